@@ -1,0 +1,1 @@
+"""Adapters on disk, in the format of Hugging Face's PEFT."""

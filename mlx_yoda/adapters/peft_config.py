@@ -1,0 +1,158 @@
+"""PEFT's adapter_config.json: the keys that we write, honour, ignore and refuse."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_yoda.config.schema import LoraConfig
+from mlx_yoda.errors import UserError
+
+# Keys that say where an adapter came from, or matter only together with a key refused below.
+_IGNORED = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "eva_config",
+    "inference_mode",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+}
+# Other ways to initialise change the base's weights too, so A and B alone do not tell the result.
+_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+def to_peft(lora: LoraConfig, base_model_name_or_path: str, revision: str | None) -> dict[str, Any]:
+    """Say a LoRA configuration in PEFT's keys.
+
+    Only keys that every PEFT since 0.9 knows are written, so that none of them warns;
+    `exclude_modules`, which is younger, only where it is used.
+    """
+    keys = {
+        "alpha_pattern": {name: _plain(alpha) for name, alpha in lora.alpha_pattern.items()},
+        "auto_mapping": None,
+        "base_model_name_or_path": base_model_name_or_path,
+        "bias": lora.bias,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": lora.layers_to_transform,
+        "lora_alpha": _plain(lora.lora_alpha),
+        "lora_dropout": lora.lora_dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": lora.r,
+        "rank_pattern": dict(lora.rank_pattern),
+        "revision": revision,
+        "target_modules": _sorted(lora.target_modules),
+        "task_type": lora.task_type,
+        "use_dora": False,
+        "use_rslora": lora.use_rslora,
+    }
+    if lora.exclude_modules:
+        keys["exclude_modules"] = _sorted(lora.exclude_modules)
+    return dict(sorted(keys.items()))
+
+
+def from_peft(keys: Mapping[str, Any], place: str) -> LoraConfig:
+    """Read a LoRA configuration from PEFT's keys.
+
+    Args:
+        keys: the object in adapter_config.json.
+        place: where it is, for the message.
+
+    Raises:
+        UserError: a key has a wrong type, or asks for something that would change what the
+            adapter computes and that we do not do.
+    """
+    _refuse(keys, place)
+    values: dict[str, Any] = {}
+    for key, (kind, right) in _HONOURED.items():
+        value = keys.get(key)
+        if value is None and key in ("lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"):
+            continue
+        if not right(value):
+            raise UserError(f"{place}: {key} must be {kind}, not {value!r}.")
+        values[key] = value
+    values["lora_dropout"] = values.get("lora_dropout", 0.0)
+    return LoraConfig(**values)
+
+
+def _refuse(keys: Mapping[str, Any], place: str) -> None:
+    if keys.get("peft_type") != "LORA":
+        raise UserError(
+            f"{place}: peft_type is {keys.get('peft_type')!r}, but only LORA adapters can be used."
+        )
+    accepted = {
+        "bias": ("none", None),
+        "init_lora_weights": _INITS,
+        "layers_pattern": (None, "", [], "layers", ["layers"]),
+        "task_type": ("CAUSAL_LM", None),
+    }
+    for key, value in keys.items():
+        if key in accepted:
+            refused = value not in accepted[key]
+        else:
+            refused = bool(value) and key not in _IGNORED and key not in _HONOURED
+        if refused:
+            raise UserError(
+                f"{place}: {key} = {_short(value)} changes what the adapter computes in a way "
+                "that is not supported here."
+            )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_names(value: Any) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return bool(value) and (is_list or isinstance(value, str))
+
+
+def _is_rank(value: Any) -> bool:
+    return _is_int(value) and value > 0
+
+
+def _is_pattern(value: Any, right: Any) -> bool:
+    return isinstance(value, dict) and all(right(entry) for entry in value.values())
+
+
+_HONOURED = {
+    "r": ("a positive whole number", _is_rank),
+    "lora_alpha": ("a number", _is_number),
+    "lora_dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
+    "target_modules": ("a list of names or a regular expression", _is_names),
+    "exclude_modules": (
+        "a list of names, a regular expression or null",
+        lambda v: v is None or v == [] or _is_names(v),
+    ),
+    "layers_to_transform": (
+        "a whole number, a list of them or null",
+        lambda v: v is None or _is_int(v) or (isinstance(v, list) and all(map(_is_int, v))),
+    ),
+    "rank_pattern": ("an object of positive whole numbers", lambda v: _is_pattern(v, _is_rank)),
+    "alpha_pattern": ("an object of numbers", lambda v: _is_pattern(v, _is_number)),
+}
+
+
+def _plain(alpha: float) -> int | float:
+    """PEFT declares lora_alpha as a whole number; write one where that is exact."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
+def _sorted(names: str | list[str]) -> str | list[str]:
+    return names if isinstance(names, str) else sorted(names)
+
+
+def _short(value: Any) -> str:
+    text = re.sub(r"\s+", " ", repr(value))
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,85 @@
+"""Which modules a LoRA configuration means, decided exactly as PEFT decides it.
+
+The meaning of `target_modules`, `exclude_modules`, `layers_to_transform`, `rank_pattern` and
+`alpha_pattern` is part of PEFT's file format: an adapter that names `qkv_proj` must be put on the
+same layers here and there. The rules are those of PEFT 0.21 (`check_target_module_exists` in
+peft/tuners/tuners_utils.py, `get_pattern_key` in peft/utils/other.py); the tests compare with them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from mlx_yoda.config.schema import LoraConfig
+from mlx_yoda.errors import UserError
+
+T = TypeVar("T")
+
+# The first number in the path is the layer's: in "model.layers.1.experts.0.w" that is 1.
+_LAYER_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
+
+
+def matches_target(path: str, config: LoraConfig) -> bool:
+    """Say whether the configuration puts a LoRA layer on the module at `path`.
+
+    A string in `target_modules` or `exclude_modules` is a regular expression over the whole path;
+    a list holds whole paths or their last parts. `layers_to_transform` narrows what the last
+    parts match, never a whole path.
+
+    Raises:
+        UserError: a regular expression is broken, or stands beside `layers_to_transform`.
+    """
+    targets, layers = config.target_modules, config.layers_to_transform
+    if config.exclude_modules and _named(path, config.exclude_modules, "exclude_modules"):
+        return False
+    if isinstance(targets, str) and layers is not None:
+        raise UserError(
+            "lora.layers_to_transform needs lora.target_modules as a list of names; "
+            "put the layers into the regular expression instead."
+        )
+    if not _named(path, targets, "target_modules"):
+        return False
+    if layers is None or layers == [] or path in targets:
+        return True
+    index = _LAYER_INDEX.match(path)
+    chosen = [layers] if isinstance(layers, int) else layers
+    return index is not None and int(index[1]) in chosen
+
+
+def pattern_value(path: str, pattern: Mapping[str, T], default: T) -> T:
+    """Look up a module's own rank or alpha.
+
+    Args:
+        path: the module's path.
+        pattern: regular expression over the path's last parts → value; the first match counts.
+        default: the value where none matches.
+
+    Raises:
+        UserError: a regular expression is broken.
+    """
+    for expression, value in pattern.items():
+        if _compile(rf"(.*\.)?({expression})$", expression, "rank_pattern or alpha_pattern").match(
+            path
+        ):
+            return value
+    return pattern.get(path, default)
+
+
+def layer_order(path: str) -> list[tuple[int, str]]:
+    """Sort key for module paths that puts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
+
+
+def _named(path: str, names: str | Sequence[str], key: str) -> bool:
+    if isinstance(names, str):
+        return _compile(names, names, key).fullmatch(path) is not None
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def _compile(expression: str, written: str, key: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise UserError(
+            f"lora.{key}: {written!r} is not a regular expression Python can read ({error})."
+        ) from None

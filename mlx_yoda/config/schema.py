@@ -1,0 +1,148 @@
+"""What can be configured: frozen dataclasses under the names of PEFT's LoraConfig and TRL's SFTConfig.
+
+Each field carries its one-line help, from which the command line's help and the reference are
+made; nothing else in the program holds a default.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _field(default: Any, help: str) -> Any:
+    """A dataclass field with its help text; dicts and lists become default factories."""
+    metadata = {"help": help}
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base model (names as in TRL's ModelConfig)."""
+
+    model_name_or_path: str = _field(
+        "microsoft/Phi-3-mini-4k-instruct",
+        "Folder or Hub id of the base, in Hugging Face or MLX layout.",
+    )
+    model_revision: str | None = _field(None, "Branch, tag or commit on the Hub.")
+    dtype: Literal["float32", "float16", "bfloat16"] | None = _field(
+        None, "Cast the base's floating-point weights on load; null keeps them as stored."
+    )
+    trust_remote_code: bool = _field(False, "Allow code that ships with the model to run.")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The adapter (names and meaning as in PEFT's LoraConfig)."""
+
+    r: int = _field(8, "Rank of the update.")
+    lora_alpha: float = _field(16, "Scale: the update is multiplied by lora_alpha / r.")
+    lora_dropout: float = _field(0.05, "Dropout on the input of the LoRA branch.")
+    bias: Literal["none"] = _field("none", "Which biases train; only 'none' is supported.")
+    task_type: Literal["CAUSAL_LM"] = _field("CAUSAL_LM", "PEFT's task type.")
+    target_modules: str | list[str] = _field(
+        ["o_proj", "qkv_proj", "gate_up_proj", "down_proj"],
+        "Linear layers to adapt: names, or one regular expression over whole module paths.",
+    )
+    exclude_modules: str | list[str] | None = _field(
+        None, "Targets to leave out again: names, or one regular expression."
+    )
+    layers_to_transform: int | list[int] | None = _field(
+        None, "Indices of the decoder layers to adapt; null adapts all."
+    )
+    use_rslora: bool = _field(False, "Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732).")
+    rank_pattern: dict[str, int] = _field({}, "Ranks of their own for matching module names.")
+    alpha_pattern: dict[str, float] = _field({}, "lora_alpha of their own for matching modules.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The rows, and how they become tokens with a loss mask."""
+
+    dataset_name: str = _field(
+        "dvgodoy/yoda_sentences",
+        "A .csv, .json, .jsonl or .parquet file, a folder of train/valid/test files, or a Hub id.",
+    )
+    dataset_config: str | None = _field(None, "Configuration name of a Hub dataset.")
+    prompt_column: str | None = _field(
+        None, "Column with the user's words; null recognises prompt or sentence."
+    )
+    completion_column: str | None = _field(
+        None, "Column with the answer; null recognises completion or translation_extra."
+    )
+    messages_column: str | None = _field(
+        None, "Column with a list of {role, content}; null recognises messages."
+    )
+    text_column: str | None = _field(None, "Column with plain text; null recognises text.")
+    train_on: Literal["completions", "all"] = _field(
+        "completions", "Which tokens carry loss: those of the assistant's turns, or all."
+    )
+    validation_split: float = _field(
+        0.0, "Share of the rows to hold out by seeded shuffle when the data has no such split."
+    )
+    max_length: int = _field(1024, "Longest row in tokens; what lies beyond is cut and counted.")
+    packing: Literal["none", "concat", "best_fit"] = _field(
+        "none",
+        "none: no padding is computed anyway; concat: TRL's old cut-and-chain rows of max_length; "
+        "best_fit: whole examples share a row behind a block-diagonal mask.",
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run (names and meaning as in transformers' TrainingArguments)."""
+
+    output_dir: str = _field("outputs/phi3-yoda", "Where the adapter and the checkpoints go.")
+    num_train_epochs: float = _field(10, "Passes over the training rows.")
+    max_steps: int = _field(-1, "Optimizer steps; overrides num_train_epochs if positive.")
+    per_device_train_batch_size: int = _field(4, "Rows in a micro-batch.")
+    per_device_eval_batch_size: int = _field(8, "Rows in an evaluation batch.")
+    gradient_accumulation_steps: int = _field(1, "Micro-batches in an optimizer step.")
+    auto_find_batch_size: bool = _field(
+        True,
+        "Lower the micro-batch, never the rows in an optimizer step, when memory does not allow "
+        "more.",
+    )
+    gradient_checkpointing: bool | Literal["auto"] = _field(
+        "auto", "Recompute activations in the backward pass: always, never, or when needed."
+    )
+    optim: Literal["adamw_torch"] = _field("adamw_torch", "PyTorch's AdamW, moments in float32.")
+    learning_rate: float = _field(3e-4, "Peak learning rate.")
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup"
+    ] = _field("linear", "Transformers' schedule of that name.")
+    warmup_steps: int = _field(0, "Steps of linear warm-up.")
+    warmup_ratio: float = _field(0.0, "Warm-up as a share of all steps, if warmup_steps is 0.")
+    weight_decay: float = _field(0.0, "Decoupled weight decay on A and B.")
+    adam_beta1: float = _field(0.9, "Decay of the first moment.")
+    adam_beta2: float = _field(0.999, "Decay of the second moment.")
+    adam_epsilon: float = _field(1e-8, "Added to the root of the second moment.")
+    max_grad_norm: float = _field(1.0, "Clip the gradients to this global norm; 0 for never.")
+    logging_steps: int = _field(10, "Optimizer steps between two loss reports.")
+    eval_strategy: Literal["no", "steps", "epoch"] = _field(
+        "epoch", "When the held-out loss is measured, if there is a held-out split."
+    )
+    eval_steps: int = _field(100, "Steps between evaluations, for eval_strategy: steps.")
+    save_strategy: Literal["no", "steps", "epoch"] = _field(
+        "epoch", "When a checkpoint is written."
+    )
+    save_steps: int = _field(100, "Steps between checkpoints, for save_strategy: steps.")
+    save_total_limit: int | None = _field(2, "Checkpoints to keep; null keeps all.")
+    predict_with_generate: bool = _field(
+        False, "Generate the held-out answers before and after, and count exact matches."
+    )
+    generation_max_new_tokens: int = _field(64, "Longest generated answer, in tokens.")
+    compile: bool | Literal["auto"] = _field(
+        "auto", "Compile the training step; auto compiles where that pays."
+    )
+    seed: int = _field(42, "Seed of initialisation, data order and dropout.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run: `model`, `lora`, `data` and `train`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

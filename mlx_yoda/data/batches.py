@@ -1,0 +1,164 @@
+"""The order of the rows, and batches in the ragged layout.
+
+The rows of an optimizer step depend on (seed, epoch) and the step's size alone: not on how many
+of them fit into memory at once, and not on any generator's state. Within a step the rows are
+sorted by length, so that micro-batches hold rows of like length.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mlx_yoda.data.packing import Packed
+
+_POOL = 8  # optimizer steps whose rows are sorted together; more sorts better and mixes less
+
+
+class Shape(NamedTuple):
+    """The sizes a batch is padded to, so that a compiled step sees few of them."""
+
+    tokens: int  # N
+    rows: int  # B
+    length: int  # T
+    targets: int  # M
+
+    def holds(self, need: "Shape") -> bool:
+        """Whether rows that need so much fit.
+
+        Where one side is padded the other must be too: padding of the rows points to a spare
+        token, and padding of the tokens to a spare place in the rows.
+        """
+        enough = all(have >= want for have, want in zip(self, need, strict=True))
+        padded_rows = self.rows * self.length > need.tokens
+        return enough and padded_rows == (self.tokens > need.tokens)
+
+
+def needed(rows: Sequence[Packed]) -> Shape:
+    """What these rows need at least."""
+    return Shape(
+        tokens=sum(len(row.tokens) for row in rows),
+        rows=len(rows),
+        length=max(len(row.tokens) for row in rows),
+        targets=sum(int(row.supervised[1:].sum()) for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch: sequences end to end, and where attention and the loss find them.
+
+    Attributes:
+        tokens: `(N,)` int32.
+        rows: `(B, T)` int32, index into `tokens` for each place of a row.
+        flat: `(N,)` int32, place `b * T + t` of each token.
+        segments: `(B, T)` int32 where several examples share a row, else None.
+        loss_at: `(M,)` int32, the positions in `tokens` whose next token is predicted.
+        targets: `(M,)` int32, those next tokens.
+        weights: `(M,)` float32, 1 for a target and 0 for padding.
+        input_tokens: tokens of the data among N.
+        supervised_tokens: targets of the data among M.
+        indices: which rows of the data these are.
+    """
+
+    tokens: np.ndarray
+    rows: np.ndarray
+    flat: np.ndarray
+    segments: np.ndarray | None
+    loss_at: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    input_tokens: int
+    supervised_tokens: int
+    indices: tuple[int, ...]
+
+
+def epoch_order(
+    lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Which rows each optimizer step of an epoch takes; every row is taken exactly once.
+
+    Rows are shuffled, pools of a few steps' rows are sorted by length and cut into steps, and
+    the steps are shuffled. The last, smaller step is trained on as well.
+
+    Args:
+        lengths: tokens of each row.
+        rows_per_step: rows of one optimizer step.
+        seed: the run's seed.
+        epoch: counted from 0.
+
+    Returns:
+        Lists of row indices, each sorted by length, longest first.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    length = np.asarray(lengths)
+    pool = rows_per_step * _POOL
+    steps: list[list[int]] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(-length[rows], kind="stable")]
+        steps += [rows[i : i + rows_per_step].tolist() for i in range(0, len(rows), rows_per_step)]
+    return [steps[i] for i in rng.permutation(len(steps))]
+
+
+def micro_batches(
+    rows: Sequence[Packed], indices: Sequence[int], size: int, shapes: Sequence[Shape]
+) -> Iterator[Batch]:
+    """Cut one optimizer step's rows into batches of at most `size`, each in the smallest shape."""
+    for start in range(0, len(indices), size):
+        taken = indices[start : start + size]
+        yield collate([rows[i] for i in taken], shapes, taken)
+
+
+def collate(rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[int] = ()) -> Batch:
+    """Lay rows end to end in the smallest of the shapes that holds them.
+
+    Raises:
+        ValueError: none of the shapes is large enough.
+    """
+    need = needed(rows)
+    shape = _smallest(need, shapes)
+    n, b, t = shape.tokens, shape.rows, shape.length
+    tokens = np.zeros(n, np.int32)
+    grid = np.full((b, t), n - 1, np.int32)  # padding of the rows points to padding of the tokens
+    segments = np.full((b, t), -1, np.int32)
+    loss_at: list[np.ndarray] = []
+    at = 0
+    for i, row in enumerate(rows):
+        length = len(row.tokens)
+        tokens[at : at + length] = row.tokens
+        grid[i, :length] = np.arange(at, at + length)
+        segments[i, :length] = np.repeat(np.arange(len(row.lengths)), row.lengths)
+        loss_at.append(at + np.flatnonzero(row.supervised[1:]))
+        at += length
+    real = grid.ravel() < need.tokens
+    spare = int(np.argmin(real))  # the first place of padding, if there is one
+    flat = np.full(n, spare, np.int32)
+    flat[grid.ravel()[real]] = np.flatnonzero(real)
+    places = np.concatenate(loss_at).astype(np.int32)
+    shared = any(len(row.lengths) > 1 for row in rows)
+    return Batch(
+        tokens=tokens,
+        rows=grid,
+        flat=flat,
+        segments=segments if shared else None,
+        loss_at=_pad(places, shape.targets),
+        targets=_pad(tokens[places + 1], shape.targets),
+        weights=_pad(np.ones(need.targets, np.float32), shape.targets),
+        input_tokens=need.tokens,
+        supervised_tokens=need.targets,
+        indices=tuple(indices),
+    )
+
+
+def _smallest(need: Shape, shapes: Sequence[Shape]) -> Shape:
+    fitting = [shape for shape in shapes if shape.holds(need)]
+    if not fitting:
+        raise ValueError(f"no shape of {list(shapes)} holds rows that need {need}")
+    return min(fitting, key=lambda s: (s.tokens, s.rows * s.length, s.targets))
+
+
+def _pad(values: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([values, np.zeros(size - len(values), values.dtype)])

@@ -1,0 +1,112 @@
+"""Conversations become token ids, and a mask that says which of them carry loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.turns import assistant_tokens, render, tokenise
+from mlx_yoda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    """The tokens of one conversation.
+
+    Attributes:
+        tokens: `(L,)` int32.
+        supervised: `(L,)` bool, whether a token is a target; False for the first, which no
+            token comes before.
+        whole: every token is a target, the first too where something does come before it.
+    """
+
+    tokens: np.ndarray
+    supervised: np.ndarray
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `encode` made.
+
+    Attributes:
+        examples: one for each conversation, in their order.
+        truncated: how many of them were cut.
+        longest: tokens of the longest, before it was cut.
+    """
+
+    examples: list[Example]
+    truncated: int
+    longest: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all."""
+        return sum(len(example.tokens) for example in self.examples)
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Targets in all."""
+        return sum(int(example.supervised.sum()) for example in self.examples)
+
+
+def encode(
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    *,
+    train_on: Literal["completions", "all"],
+    max_length: int | None,
+) -> Encoded:
+    """Tokenise conversations by the tokenizer's own chat template.
+
+    A plain text gets the special tokens that the tokenizer adds by itself, and an
+    end-of-sequence token if it has none; all of it is supervised.
+
+    Args:
+        conversations: chats and plain texts.
+        tokenizer: a Hugging Face tokenizer, or mlx-lm's wrapper around one.
+        train_on: `all` supervises a chat's every token; `completions` those that the assistant
+            says, with the tokens that end its turn, and after the last turn the end of
+            sequence, but none of the prompts and of the tokens that open a turn.
+        max_length: longer examples are cut to so many tokens; None cuts none, which is what
+            `packing: concat` needs.
+
+    Raises:
+        UserError: the template cannot render a conversation or is missing, or nothing
+            supervised remains of a row.
+    """
+    whole = [_encode(conversation, tokenizer, train_on) for conversation in conversations]
+    return Encoded(
+        examples=[_cut(e, c.place, max_length) for e, c in zip(whole, conversations, strict=True)],
+        truncated=sum(len(e.tokens) > max_length for e in whole) if max_length else 0,
+        longest=max((len(e.tokens) for e in whole), default=0),
+    )
+
+
+def _encode(conversation: Conversation, tokenizer: Any, train_on: str) -> Example:
+    if conversation.messages is None:
+        tokens = tokenise(conversation.text or "", tokenizer, add_special_tokens=True)
+        eos = tokenizer.eos_token_id
+        if eos is not None and list(tokens[-1:]) != [eos]:
+            tokens = np.append(tokens, np.int32(eos))
+    elif train_on == "completions":
+        return Example(*assistant_tokens(conversation, tokenizer), whole=False)
+    else:
+        tokens = tokenise(render(conversation, conversation.messages, tokenizer), tokenizer)
+    return Example(tokens, np.arange(len(tokens)) > 0, whole=True)
+
+
+def _cut(example: Example, place: str, max_length: int | None) -> Example:
+    if not example.supervised.any():
+        raise UserError(f"{place}: nothing to learn from, for the assistant says nothing in it")
+    cut = replace(
+        example, tokens=example.tokens[:max_length], supervised=example.supervised[:max_length]
+    )
+    if not cut.supervised.any():
+        raise UserError(
+            f"{place}: the prompt fills all of the {max_length} tokens to which the row's "
+            f"{len(example.tokens)} are cut; raise data.max_length or drop the row"
+        )
+    return cut

@@ -1,0 +1,81 @@
+"""Data sets on the Hugging Face Hub, through the `datasets` library and its cache."""
+
+from typing import Any
+
+from mlx_yoda.data.formats import first_line
+from mlx_yoda.data.rows import Row
+from mlx_yoda.errors import UserError
+
+_PATIENCE = 10.0  # seconds to wait for the Hub's first answer
+
+
+def load_hub(name: str, config_name: str | None) -> dict[str, list[Row]]:
+    """All splits of a Hub data set, by their names there.
+
+    The Hub is asked once, without retries, whether it can be reached; if not, what an earlier
+    run has cached is used. (`datasets` alone would retry for half a minute and more.)
+
+    Args:
+        name: `owner/name`.
+        config_name: which of the data set's configurations, if it has several.
+
+    Raises:
+        UserError: no such data set or configuration, no access, or no network and no cache.
+    """
+    import datasets  # 1.5 s, and local files need none of it
+
+    unreachable = _ask(name)
+    try:
+        if unreachable is None:
+            splits = datasets.load_dataset(name, config_name)
+        else:
+            splits = _cached(name, config_name)
+    # Whatever a stranger's repository brings up: `datasets` raises a dozen kinds of exception.
+    except Exception as error:
+        if unreachable is None:
+            raise UserError(f"the Hub's {name} cannot be loaded: {first_line(error)}") from error
+        raise UserError(
+            f"'{name}' is neither a file nor a folder here, and the Hub cannot be reached "
+            f"({unreachable}); check the path or the network"
+        ) from error
+    return {
+        split: [Row(row, f"{name} {split}, row {i}") for i, row in enumerate(part.to_list(), 1)]
+        for split, part in splits.items()
+    }
+
+
+def _ask(name: str) -> str | None:
+    """Why the Hub cannot be reached, or None if it has the data set."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().dataset_info(name, timeout=_PATIENCE)
+    except RepositoryNotFoundError:  # gated ones are a subclass
+        raise UserError(
+            f"'{name}' is neither a file nor a folder here, nor a data set on the Hub that you "
+            "may read; if it is private or gated, log in with `hf auth login`"
+        ) from None
+    except HFValidationError as error:
+        raise UserError(
+            f"'{name}' is neither a file nor a folder here, nor a name on the Hub: "
+            f"{first_line(error)}"
+        ) from None
+    # The HTTP library below, and so its exceptions, differ between versions of huggingface_hub.
+    except Exception as error:
+        return first_line(error)
+    return None
+
+
+def _cached(name: str, config_name: str | None) -> Any:
+    """The `DatasetDict` that an earlier `load_dataset` left in the cache."""
+    from datasets.packaged_modules.cache.cache import Cache
+
+    builder = Cache(
+        repo_id=name,
+        dataset_name=name.split("/")[-1],
+        config_name=config_name,
+        version="auto",
+        hash="auto",
+    )
+    return builder.as_dataset()

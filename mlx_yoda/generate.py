@@ -1,0 +1,189 @@
+"""Answers of a model, with or without an adapter in it."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+from jinja2 import TemplateError
+from mlx_lm.generate import BatchGenerator, stream_generate
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_yoda.adapters.peft import Adapter
+from mlx_yoda.errors import UserError
+from mlx_yoda.lora.binding import install
+from mlx_yoda.lora.inject import inject, target_paths
+from mlx_yoda.lora.layer import LoRALinear, linear_shape
+
+Messages = Sequence[dict[str, str]]  # [{"role": …, "content": …}, …]
+T = TypeVar("T")
+
+
+def attach(model: nn.Module, adapter: Adapter) -> dict[str, LoRALinear]:
+    """Put a stored adapter into its base, where it answers until `lora.inject.remove`.
+
+    Raises:
+        UserError: the adapter was made for another model.
+    """
+    modules = dict(model.named_modules())
+    targets = target_paths(model, adapter.lora)
+    for path in sorted({*targets} ^ adapter.tensors.keys()):
+        side = "the adapter has no weights for" if path in targets else "the model has no layer"
+        raise UserError(f"{side} {path}: the adapter was made for another model or is cut short.")
+    for path, (a, b) in adapter.tensors.items():
+        wanted = linear_shape(modules[path])
+        if (b.shape[0], a.shape[1]) != wanted:
+            raise UserError(
+                f"the adapter's weights {a.shape} and {b.shape} for {path} do not fit the model's "
+                f"{wanted}: the adapter was made for another model."
+            )
+    layers = inject(model, adapter.lora, mx.random.key(0))
+    install(layers, {p: {"lora_A": a, "lora_B": b} for p, (a, b) in adapter.tensors.items()})
+    return layers
+
+
+def stream(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    messages: Messages,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+) -> Iterator[str]:
+    """Yield the answer to a conversation piece by piece.
+
+    Args:
+        model: an mlx-lm model.
+        tokenizer: its tokenizer; the answer ends before any of its `eos_token_ids`.
+        messages: the conversation up to and with the user's turn.
+        max_tokens: most tokens to generate.
+        temperature: 0 takes the likeliest token each time; larger is more random.
+        top_p: sample only among the likeliest tokens that together have this probability.
+        seed: makes sampling repeatable (it seeds MLX's global generator); None leaves it.
+
+    Raises:
+        UserError: an option is out of its range, or the chat template refuses the conversation.
+    """
+    _check_options(max_tokens, temperature, top_p)
+    prompt = prompt_tokens(tokenizer, messages)
+    if seed is not None:
+        mx.random.seed(seed)
+    sampler = make_sampler(temp=temperature, top_p=top_p)
+    responses = stream_generate(model, tokenizer, prompt, max_tokens=max_tokens, sampler=sampler)
+    for response in _quiet(responses):
+        if response.text:
+            yield response.text
+
+
+def answer(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    messages: Messages,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+) -> str:
+    """The whole answer to a conversation; arguments and errors as `stream`."""
+    pieces = stream(
+        model,
+        tokenizer,
+        messages,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    return "".join(pieces)
+
+
+def answer_all(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    conversations: Sequence[Messages],
+    *,
+    max_tokens: int,
+    batch_size: int = 16,
+) -> list[str]:
+    """Answer many conversations greedily, several at a time.
+
+    In float32 the answers are those of `answer`; in half precision a batch rounds differently
+    from a single row, so that two tokens of nearly the same probability may change places.
+
+    Args:
+        model: an mlx-lm model.
+        tokenizer: its tokenizer.
+        conversations: each up to and with the user's turn.
+        max_tokens: most tokens to generate for each.
+        batch_size: rows that are generated side by side.
+
+    Raises:
+        UserError: as `stream`.
+    """
+    _check_options(max_tokens, 0.0, 1.0)
+    prompts = [prompt_tokens(tokenizer, messages) for messages in conversations]
+    if not prompts:
+        return []
+    generator = BatchGenerator(
+        model,
+        max_tokens=max_tokens,
+        stop_tokens=[[token] for token in sorted(tokenizer.eos_token_ids)],
+        completion_batch_size=batch_size,
+        prefill_batch_size=batch_size,
+    )
+    tokens: dict[int, list[int]] = {uid: [] for uid in generator.insert(prompts)}
+    with contextlib.closing(generator), contextlib.redirect_stdout(sys.stderr):
+        while responses := generator.next_generated():
+            for response in responses:
+                if response.finish_reason != "stop":
+                    tokens[response.uid].append(response.token)
+    return [_text(tokenizer, row) for row in tokens.values()]
+
+
+def prompt_tokens(tokenizer: TokenizerWrapper, messages: Messages) -> list[int]:
+    """The conversation in the tokenizer's chat template, up to where the answer begins.
+
+    Raises:
+        UserError: there is no template, or it refuses the conversation.
+    """
+    if not tokenizer.has_chat_template:
+        raise UserError("the model's tokenizer has no chat template, so it cannot be talked to.")
+    try:
+        return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True)
+    except TemplateError as error:
+        raise UserError(f"the chat template refuses the conversation: {error}.") from None
+
+
+def _check_options(max_tokens: int, temperature: float, top_p: float) -> None:
+    if max_tokens < 1:
+        raise UserError(f"max_tokens must be at least 1, not {max_tokens}.")
+    if temperature < 0:
+        raise UserError(f"temperature must be 0 or more, not {temperature}.")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p must be above 0 and at most 1, not {top_p}.")
+
+
+def _text(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
+    """Detokenise as streaming does, so that both ways give the same text."""
+    detokenizer = tokenizer.detokenizer
+    for token in tokens:
+        detokenizer.add_token(token)
+    detokenizer.finalize()
+    return detokenizer.text
+
+
+def _quiet(items: Iterator[T]) -> Iterator[T]:
+    """Keep what mlx-lm prints while it makes an item off standard output."""
+    done = object()
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            item = next(items, done)
+        if item is done:
+            return
+        yield item  # type: ignore[misc]

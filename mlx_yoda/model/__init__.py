@@ -1,0 +1,1 @@
+"""The base model: loading, converting, counting, and Phi-3's forward pass."""

@@ -1,0 +1,240 @@
+"""The base model: from a folder or the Hub to a frozen MLX module with its tokenizer."""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from mlx.utils import tree_map_with_path
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_model, load_tokenizer
+
+from mlx_yoda.errors import UserError
+
+DEMO = "demo"
+_DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
+MODEL_FILES = [
+    "*.json",
+    "*.jinja",
+    "*.py",
+    "*.txt",
+    "model*.safetensors",
+    "tokenizer.model",
+]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# Phi-3 ends a turn with <|end|>, but its config.json knows only <|endoftext|>.
+_PHI3_TYPES = ("phi3", "phi3small", "phimoe")
+_PHI3_ENDS = ("<|end|>", "<|endoftext|>")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base model that is ready to be adapted or to answer.
+
+    Attributes:
+        model: the frozen module, in evaluation mode.
+        tokenizer: mlx-lm's wrapper of the Hugging Face tokenizer; generation stops at any of
+            its `eos_token_ids`.
+        config: what config.json says, with generation_config.json's `eos_token_id`.
+        path: the folder that the files came from.
+        name: the name that was asked for, to be written into adapters.
+    """
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: dict[str, Any]
+    path: Path
+    name: str
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load a model in Hugging Face or MLX layout, quantised or not.
+
+    Args:
+        name_or_path: a folder, a Hub id `owner/name`, or `demo` for the tiny Phi-3 in the package.
+        revision: branch, tag or commit, for a Hub id.
+        dtype: float32, float16 or bfloat16 for the floating-point weights; None leaves them.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        UserError: there is no such model, the Hub cannot be reached, or the files are no model
+            that mlx-lm knows.
+    """
+    path = fetch(name_or_path, revision, MODEL_FILES)
+    model, config = load_lazily(path, dtype, trust_remote_code)
+    tokenizer = load_tokenizer_in(path, config, trust_remote_code)
+    with _explained(path, "the weights of"):
+        mx.eval(model.parameters())
+    model.eval()
+    model.freeze()
+    return Loaded(model, tokenizer, config, path, str(name_or_path))
+
+
+def load_lazily(
+    path: Path, dtype: str | None, trust_remote_code: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model in a folder and cast its weights, leaving them on disk until evaluated.
+
+    Raises:
+        UserError: as `load`.
+    """
+    _check_folder(path, trust_remote_code)
+    with _explained(path, "the model in"):
+        model, config = load_model(path, lazy=True, trust_remote_code=trust_remote_code)
+        if dtype is not None:
+            _cast(model, dtype)
+    return model, config
+
+
+def load_tokenizer_in(
+    path: Path, config: dict[str, Any], trust_remote_code: bool
+) -> TokenizerWrapper:
+    """Load the tokenizer in a model folder, with all the tokens that end an answer.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(f"{path} has no tokenizer: copy the model's tokenizer files there.")
+    with _explained(path, "the tokenizer in"):
+        tokenizer = load_tokenizer(
+            path, {"trust_remote_code": trust_remote_code}, config.get("eos_token_id")
+        )
+    if config["model_type"] in _PHI3_TYPES:
+        vocabulary = tokenizer.get_vocab()
+        for end in _PHI3_ENDS:
+            if end in vocabulary:
+                tokenizer.add_eos_token(end)
+    return tokenizer
+
+
+def fetch(
+    name_or_path: str | Path, revision: str | None = None, patterns: list[str] | None = None
+) -> Path:
+    """Find a folder, or download a snapshot of a Hub repository.
+
+    Args:
+        name_or_path: a folder, a Hub id `owner/name`, or `demo`.
+        revision: branch, tag or commit, for a Hub id.
+        patterns: glob patterns of the files wanted from the Hub; None wants all.
+
+    Raises:
+        UserError: there is no such folder or repository, or the Hub cannot be reached.
+    """
+    name = str(resolve(name_or_path))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{name} is a file, but a folder is needed (with its config.json).")
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(
+            f"{name}: there is no such folder, and it is no Hub id (those look like owner/name)."
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError:
+        why = "the Hugging Face Hub cannot be reached and it is not in the local cache"
+    except GatedRepoError:
+        why = "the Hugging Face Hub asks you to accept its terms and to log in (hf auth login)"
+    except RepositoryNotFoundError:
+        why = "the Hugging Face Hub knows no such repository"
+    except RevisionNotFoundError:
+        why = f"the Hugging Face Hub knows no revision {revision!r} of it"
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        why = f"the Hugging Face Hub answers: {_first_line(error)}"
+    raise UserError(f"{name}: there is no such folder here, and {why}.")
+
+
+def resolve(name_or_path: str | Path) -> str | Path:
+    """Map `demo` to the folder of the tiny Phi-3 in the package, anything else to itself."""
+    return _DEMO_FOLDER if str(name_or_path) == DEMO else name_or_path
+
+
+def _check_folder(path: Path, trust_remote_code: bool) -> None:
+    """Name what a model folder lacks, in words better than the libraries'."""
+    config = _read_json(path / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(f"{path / 'config.json'} names no model_type: is it a model's?")
+    if config.get("model_file") is not None and not trust_remote_code:
+        raise UserError(
+            f"{path} wants to run its own code, {config['model_file']}; if you trust it, "
+            "set model.trust_remote_code=true."
+        )
+    if not any(path.glob("model*.safetensors")):
+        raise UserError(
+            f"{path} has no weights: no model*.safetensors is there "
+            "(PyTorch's .bin files are not read)."
+        )
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = _read_json(index).get("weight_map")
+        shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {}
+        missing = sorted(name for name in shards if not (path / name).is_file())
+        if missing:
+            raise UserError(f"{path} lacks {missing[0]}, which its index names: fetch it again.")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {_first_line(error)}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return content
+
+
+def _cast(model: nn.Module, dtype: str) -> None:
+    """Cast the floating-point weights, but for those the architecture wants left alone."""
+    to = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[dtype]
+    wanted = getattr(model, "cast_predicate", lambda _: True)
+
+    def cast(name: str, weight: mx.array) -> mx.array:
+        floating = mx.issubdtype(weight.dtype, mx.floating)
+        return weight.astype(to) if floating and wanted(name) else weight
+
+    model.update(tree_map_with_path(cast, model.parameters()))
+
+
+@contextlib.contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """Keep the libraries' chatter off standard output and their exceptions off the user."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except Exception as error:  # they raise nearly every kind at files they cannot make sense of
+        raise UserError(
+            f"{what} {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}."
+        ) from error
+
+
+def _first_line(error: Exception, limit: int = 300) -> str:
+    """An exception's first line, short enough for one sentence."""
+    line = next(iter(str(error).splitlines()), "").strip()
+    line = line or type(error).__name__
+    return (line if len(line) <= limit else line[: limit - 1] + "…").rstrip(".")

@@ -1,0 +1,92 @@
+"""Phi-3's forward pass over the ragged layout, around mlx-lm's modules.
+
+The weights, norms and rotary embedding are mlx-lm's (`mlx_lm.models.phi3`); what is here is the
+way through them. Each of a block's four linear layers is called as `linear(module, source, pre)`
+and means `module(pre(source))`: the caller may save `source` alone for the backward pass and
+make the input again.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_yoda.model.ragged import Layout, fold, unfold
+
+Pre = Callable[[mx.array], mx.array]
+Linear = Callable[[nn.Module, mx.array, Pre], mx.array]
+Block = Callable[[nn.Module, mx.array, Layout], mx.array]
+
+
+def plain(module: nn.Module, source: mx.array, pre: Pre) -> mx.array:
+    """The obvious way to call a linear layer."""
+    return module(pre(source))
+
+
+def block(layer: nn.Module, h: mx.array, layout: Layout, linear: Linear = plain) -> mx.array:
+    """One decoder layer, `(N, D)` to `(N, D)`."""
+    return feed_forward(layer, attend(layer, h, layout, linear), linear)
+
+
+def attend(layer: nn.Module, h: mx.array, layout: Layout, linear: Linear) -> mx.array:
+    """The attention half of a layer with its residual, `(N, D)` to `(N, D)`."""
+    attn = layer.self_attn
+    qkv = linear(attn.qkv_proj, h, layer.input_layernorm)  # (N, (H + 2 Hkv) d)
+    return h + linear(attn.o_proj, qkv, partial(attention, attn, layout))  # (N, D)
+
+
+def feed_forward(layer: nn.Module, h: mx.array, linear: Linear) -> mx.array:
+    """The MLP half of a layer with its residual, `(N, D)` to `(N, D)`."""
+    gate_up = linear(layer.mlp.gate_up_proj, h, layer.post_attention_layernorm)  # (N, 2 F)
+    return h + linear(layer.mlp.down_proj, gate_up, swiglu)  # (N, D)
+
+
+def attention(attn: nn.Module, layout: Layout, qkv: mx.array) -> mx.array:
+    """Rotary causal attention over the rows, `(N, (H + 2 Hkv) d)` to `(N, H d)`."""
+    rows = unfold(qkv, layout)  # (B, T, (H + 2 Hkv) d)
+    n_q, n_kv, d = attn.n_heads, attn.n_kv_heads, attn.head_dim
+    queries = attn.rope(_heads(rows[..., : n_q * d], n_q))  # (B, H, T, d)
+    keys = attn.rope(_heads(rows[..., n_q * d : (n_q + n_kv) * d], n_kv))
+    values = _heads(rows[..., (n_q + n_kv) * d :], n_kv)
+    out = mx.fast.scaled_dot_product_attention(
+        queries, keys, values, scale=attn.scale, mask=layout.mask()
+    )
+    out = out.transpose(0, 2, 1, 3)  # (B, T, H, d)
+    return fold(out.reshape(*out.shape[:2], -1), layout)
+
+
+def swiglu(gate_up: mx.array) -> mx.array:
+    """`silu(gate) · up`, `(N, 2 F)` to `(N, F)` (Shazeer, arXiv 2002.05202)."""
+    # Slices, not mx.split: split together with mx.depends fails under mx.compile.
+    half = gate_up.shape[-1] // 2
+    return nn.silu(gate_up[..., :half]) * gate_up[..., half:]
+
+
+def hidden_states(
+    model: nn.Module,
+    tokens: mx.array,
+    layout: Layout,
+    blocks: Sequence[Block] | None = None,
+) -> mx.array:
+    """The last hidden states after the final norm.
+
+    Args:
+        model: mlx-lm's Phi-3, LoRA layers in place or not.
+        tokens: `(N,)` int32, sequences end to end.
+        layout: where attention finds its rows.
+        blocks: how to call each decoder layer; `block` for all if None.
+
+    Returns:
+        `(N, D)` in the base's dtype.
+    """
+    layers = model.model.layers
+    h = model.model.embed_tokens(tokens)  # (N, D)
+    for layer, call in zip(layers, blocks or [block] * len(layers), strict=True):
+        h = call(layer, h, layout)  # (N, D)
+    return model.model.norm(h)
+
+
+def _heads(x: mx.array, n: int) -> mx.array:
+    """`(B, T, n d)` to `(B, n, T, d)`."""
+    return x.reshape(*x.shape[:2], n, -1).transpose(0, 2, 1, 3)

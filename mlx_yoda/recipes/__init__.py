@@ -1,0 +1,1 @@
+"""Recipes: what the commands do, each from beginning to end."""

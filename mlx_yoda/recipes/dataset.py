@@ -1,0 +1,89 @@
+"""From a dataset's name to rows of tokens and to held-out questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_yoda.config.schema import Config
+from mlx_yoda.data.chat import Encoded, encode
+from mlx_yoda.data.columns import Conversation, conversations
+from mlx_yoda.data.packing import Packed, pack
+from mlx_yoda.data.sources import load_splits
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out conversation that ends with the assistant's turn.
+
+    Attributes:
+        messages: the turns before it, as {"role", "content"}.
+        reference: what the assistant should say.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    reference: str
+
+    @property
+    def prompt(self) -> str:
+        """The user's last words."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that a run takes from its data.
+
+    Attributes:
+        train: rows to train on, packed as configured.
+        validation: held-out rows, one example each; may be empty.
+        questions: the held-out rows as questions with reference answers, for generation.
+        notes: remarks for the user, such as how many rows were cut.
+    """
+
+    train: list[Packed]
+    validation: list[Packed]
+    questions: list[Question]
+    notes: list[str]
+
+
+def prepare(config: Config, tokenizer: TokenizerWrapper) -> Dataset:
+    """Read, split, encode and pack the configured data.
+
+    Raises:
+        UserError: the data cannot be read, or holds nothing to train on.
+    """
+    splits = load_splits(config.data, config.train.seed)
+    training = conversations(splits.train, config.data)
+    held_out = conversations(splits.validation, config.data)
+    train = _encode(training, config, tokenizer)
+    validation = _encode(held_out, config, tokenizer)
+    notes = [
+        f"{encoded.truncated} of {len(encoded.examples)} {name} rows are longer than "
+        f"data.max_length = {config.data.max_length} tokens and were cut"
+        for name, encoded in (("training", train), ("validation", validation))
+        if encoded.truncated
+    ]
+    return Dataset(
+        train=pack(train.examples, config.data.packing, config.data.max_length),
+        validation=pack(validation.examples, "none", config.data.max_length),
+        questions=questions(held_out),
+        notes=notes,
+    )
+
+
+def questions(held_out: Sequence[Conversation]) -> list[Question]:
+    """The conversations that end with an answer, taken apart into question and answer."""
+    found = []
+    for conversation in held_out:
+        messages = conversation.messages
+        if messages and len(messages) > 1 and messages[-1].role == "assistant":
+            before = tuple({"role": m.role, "content": m.content} for m in messages[:-1])
+            found.append(Question(before, messages[-1].content))
+    return found
+
+
+def _encode(rows: Sequence[Conversation], config: Config, tokenizer: TokenizerWrapper) -> Encoded:
+    # concat cuts the chained tokens itself, so no example may be cut before.
+    max_length = None if config.data.packing == "concat" else config.data.max_length
+    return encode(rows, tokenizer, train_on=config.data.train_on, max_length=max_length)

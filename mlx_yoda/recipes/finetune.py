@@ -1,0 +1,143 @@
+"""Fine-tuning from configuration to adapter: the table of contents of the program."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import mlx.core as mx
+
+from mlx_yoda.config.schema import Config
+from mlx_yoda.lora.binding import adapter_of, install
+from mlx_yoda.lora.inject import inject
+from mlx_yoda.model.inventory import count_parameters
+from mlx_yoda.model.load import Loaded, load
+from mlx_yoda.recipes.dataset import Dataset, prepare
+from mlx_yoda.recipes.identity import identify
+from mlx_yoda.recipes.milestones import Milestones
+from mlx_yoda.recipes.output import Output, open_output
+from mlx_yoda.recipes.samples import generated
+from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
+from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
+from mlx_yoda.train.forward import forward_of
+from mlx_yoda.train.loop import train
+from mlx_yoda.train.meter import Meter
+from mlx_yoda.train.plan import Plan, make_plan
+from mlx_yoda.train.step import State, make_steps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind.
+
+    Attributes:
+        path: the output folder, which is a PEFT adapter.
+        train_loss: mean step loss over the run, in nats a token.
+        steps: optimizer steps taken in all.
+    """
+
+    path: Path
+    train_loss: float
+    steps: int
+
+
+def finetune(
+    config: Config,
+    *,
+    reporter: Reporter,
+    resume: bool | Path = False,
+    overwrite: bool = False,
+) -> Outcome:
+    """Fine-tune a model as configured and write the adapter.
+
+    Args:
+        config: the whole run.
+        reporter: told of everything that happens.
+        resume: go on from the newest checkpoint, or from this one.
+        overwrite: replace what an earlier run left in the output folder.
+
+    Raises:
+        UserError: something in the configuration, the data or the folders is wrong. Nothing has
+            been written then.
+    """
+    output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
+
+    # model and lora
+    base = load(
+        config.model.model_name_or_path,
+        revision=config.model.model_revision,
+        dtype=config.model.dtype,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    layers = inject(base.model, config.lora, mx.random.key(config.train.seed))
+
+    # data
+    data = prepare(config, base.tokenizer)
+    plan = make_plan(data.train, config.train)
+
+    # the state to start from
+    identity = identify(config, base, plan)
+    state, meter = State.fresh(adapter_of(layers)), Meter()
+    if output.checkpoint:
+        state, meter = load_checkpoint(output.checkpoint, identity)
+
+    # from here on the output folder is written to
+    report = both(reporter, output.begin(config, state.step))
+    report(_started(base, data, plan, output))
+    for note in data.notes:
+        report(Noted(note))
+    answers = partial(_answers, config, base, data)
+    if state.step == 0:
+        answers("before", 0, report)
+
+    steps = make_steps(config.train, layers, forward_of(base.model), compiled=False)
+    milestones = Milestones(
+        config.train, plan, base.model, layers, data.validation, identity, output.path, report
+    )
+    state = train(state, plan, steps, config.train, meter, report, milestones)
+
+    # the adapter
+    install(layers, state.adapter)
+    answers("after", state.step, report)
+    save_weights(output.path, state.adapter, identity)
+    train_loss = meter.total_loss / state.step
+    report(
+        Finished(
+            step=state.step,
+            train_loss=train_loss,
+            train_runtime=meter.seconds,
+            input_tokens=meter.input_tokens,
+            supervised_tokens=meter.supervised_tokens,
+            path=str(output.path),
+        )
+    )
+    return Outcome(output.path, train_loss, state.step)
+
+
+def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
+    trainable, total = count_parameters(base.model)
+    return Started(
+        total_steps=plan.total_steps,
+        epochs=plan.epoch(plan.total_steps),
+        trainable_parameters=trainable,
+        total_parameters=total,
+        train_rows=len(data.train),
+        validation_rows=len(data.validation),
+        rows_per_step=plan.rows_per_step,
+        micro_batch=plan.micro_batch,
+        output_dir=str(output.path),
+    )
+
+
+def _answers(
+    config: Config,
+    base: Loaded,
+    data: Dataset,
+    when: Literal["before", "after"],
+    step: int,
+    report: Reporter,
+) -> None:
+    """Answer the held-out questions, if that is asked for and there are any."""
+    if config.train.predict_with_generate and data.questions:
+        most = config.train.generation_max_new_tokens
+        report(generated(base, data.questions, when=when, step=step, max_new_tokens=most))

@@ -1,0 +1,68 @@
+"""What a checkpoint belongs to: everything that changes the mathematics of a run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from mlx_yoda.config.schema import Config
+from mlx_yoda.data.packing import Packed
+from mlx_yoda.model.load import Loaded
+from mlx_yoda.train.checkpoint import Identity
+from mlx_yoda.train.plan import Plan
+
+_TRAIN_KEYS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "warmup_ratio",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "logging_steps",
+    "seed",
+)
+
+
+def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
+    """Fingerprint a run.
+
+    The base's fingerprint is that of its config.json: hashing gigabytes of weights at each start
+    would cost more than it catches.
+    """
+    train = asdict(config.train)
+    fingerprints = {f"train.{key}": train[key] for key in _TRAIN_KEYS}
+    fingerprints |= {f"lora.{key}": value for key, value in asdict(config.lora).items()}
+    fingerprints |= {
+        "model.dtype": config.model.dtype,
+        "the base's config.json": _digest(json.dumps(base.config, sort_keys=True).encode()),
+        "the training rows": _digest_rows(plan.rows),
+        "rows per optimizer step": plan.rows_per_step,
+        "rows per micro-batch": plan.micro_batch,
+        "total steps": plan.total_steps,
+    }
+    return Identity(config.lora, base_name(base), config.model.model_revision, fingerprints)
+
+
+def base_name(base: Loaded) -> str:
+    """The base as an adapter names it: a Hub id as it is, a folder by its absolute path."""
+    local = base.name == "demo" or Path(base.name).exists()
+    return str(base.path.resolve()) if local else base.name
+
+
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()[:16]
+
+
+def _digest_rows(rows: Sequence[Packed]) -> str:
+    digest = sha256()
+    for row in rows:
+        digest.update(np.asarray(row.lengths, np.int32).tobytes())
+        digest.update(row.tokens.tobytes())
+        digest.update(row.supervised.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,38 @@
+"""Loss on held-out rows."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_yoda.data.batches import collate, needed
+from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.shapes import choose_shapes
+from mlx_yoda.train.forward import Arrays, forward_of
+
+
+def held_out_loss(model: nn.Module, rows: Sequence[Packed], batch_size: int) -> tuple[float, int]:
+    """Sum of the loss over all supervised tokens of the rows, without dropout.
+
+    Args:
+        model: with its LoRA layers, or without any.
+        rows: every one of them counts, once.
+        batch_size: rows computed at once.
+
+    Returns:
+        `(loss_sum, n_tokens)`: their ratio is the mean cross-entropy in nats a token.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+    groups = [
+        [rows[i] for i in order[at : at + batch_size]] for at in range(0, len(rows), batch_size)
+    ]
+    shapes = choose_shapes([needed(group) for group in groups])
+    forward = forward_of(model)
+    total, tokens = 0.0, 0
+    for group in groups:
+        batch = collate(group, shapes)
+        loss = forward(Arrays.of(batch))
+        mx.eval(loss)
+        total += loss.item()
+        tokens += batch.supervised_tokens
+    return total, tokens

@@ -1,0 +1,70 @@
+"""From a batch to its loss sum, for Phi-3 over the ragged layout and for any other model."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.phi3 import Model as Phi3
+
+from mlx_yoda.data.batches import Batch
+from mlx_yoda.lora.product import through_base
+from mlx_yoda.model import phi3
+from mlx_yoda.model.ragged import Layout, fold
+from mlx_yoda.train.loss import summed_cross_entropy
+from mlx_yoda.train.recompute import Keep, block
+
+
+class Arrays(NamedTuple):
+    """A `Batch` on the device; the shapes are there."""
+
+    tokens: mx.array
+    layout: Layout
+    loss_at: mx.array
+    targets: mx.array
+    weights: mx.array
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Arrays":
+        """Copy a batch to the device."""
+        segments = None if batch.segments is None else mx.array(batch.segments)
+        layout = Layout(mx.array(batch.rows), mx.array(batch.flat), segments)
+        rest = (mx.array(a) for a in (batch.loss_at, batch.targets, batch.weights))
+        return cls(mx.array(batch.tokens), layout, *rest)
+
+
+Forward = Callable[[Arrays], mx.array]
+
+
+def forward_of(model: nn.Module, keep: Keep = Keep.SOURCES) -> Forward:
+    """The function from a batch to its summed loss, scalar float32, through this model."""
+    return _phi3(model, keep) if isinstance(model, Phi3) else _padded(model)
+
+
+def _phi3(model: Phi3, keep: Keep) -> Forward:
+    head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
+    project = head.as_linear if model.args.tie_word_embeddings else head
+    blocks = [block(keep)] * len(model.layers)
+
+    def loss(batch: Arrays) -> mx.array:
+        hidden = phi3.hidden_states(model, batch.tokens, batch.layout, blocks=blocks)  # (N, D)
+        return summed_cross_entropy(
+            mx.take(hidden, batch.loss_at, axis=0),  # (M, D)
+            batch.targets,
+            batch.weights,
+            project,
+            lambda dy: through_base(head, dy),
+        )
+
+    return loss
+
+
+def _padded(model: nn.Module) -> Forward:
+    """Any causal model of mlx-lm, through its own forward pass over padded rows."""
+
+    def loss(batch: Arrays) -> mx.array:
+        rows = mx.take(batch.tokens, batch.layout.rows, axis=0)  # (B, T)
+        logits = fold(model(rows), batch.layout)[batch.loss_at].astype(mx.float32)  # (M, V)
+        return (nn.losses.cross_entropy(logits, batch.targets) * batch.weights).sum()
+
+    return loss

@@ -1,0 +1,88 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.report.events import Reporter, Stepped
+from mlx_yoda.train.forward import Arrays
+from mlx_yoda.train.meter import Meter
+from mlx_yoda.train.plan import Plan
+from mlx_yoda.train.schedule import learning_rate
+from mlx_yoda.train.step import State, Steps, Sums
+
+AfterStep = Callable[[State, Meter], None]
+
+
+def train(
+    state: State,
+    plan: Plan,
+    steps: Steps,
+    config: TrainConfig,
+    meter: Meter,
+    report: Reporter,
+    after_step: AfterStep,
+) -> State:
+    """Train from `state` to the end of the plan.
+
+    Args:
+        state: where to start: fresh, or of a checkpoint.
+        plan: which rows each step takes.
+        steps: the compiled halves of a step.
+        config: learning rate, schedule, logging interval.
+        meter: totals so far; it is counted on.
+        report: told of every step.
+        after_step: evaluates and saves where it is time.
+
+    Returns:
+        The state after the last step.
+    """
+    for step, batches in plan.steps(state.step):
+        started, input_tokens = time.perf_counter(), 0
+        rate = learning_rate(config, step, plan.total_steps)
+
+        sums = Sums.zero(state.adapter)
+        for micro, batch in enumerate(batches):  # the next batch is made while this one runs
+            key = dropout_key(plan.seed, step, micro)
+            sums = steps.accumulate(sums, state.adapter, Arrays.of(batch), key)
+            mx.async_eval(sums)
+            input_tokens += batch.input_tokens
+
+        adapter, moments, norm = steps.update(
+            sums, state.adapter, state.moments, mx.array(rate), mx.array(step + 1.0)
+        )
+        state = State(step + 1, adapter, moments)
+        mx.eval(state.adapter, state.moments, norm)
+
+        tokens = int(sums.tokens.item())
+        loss, seconds = sums.loss.item() / tokens, time.perf_counter() - started
+        meter.add(loss, input_tokens, tokens, seconds)
+        logged = state.step % config.logging_steps == 0 or state.step == plan.total_steps
+        report(
+            Stepped(
+                step=state.step,
+                total_steps=plan.total_steps,
+                epoch=plan.epoch(state.step),
+                loss=meter.interval_mean() if logged else loss,
+                learning_rate=rate,
+                grad_norm=norm.item(),
+                input_tokens=meter.input_tokens,
+                supervised_tokens=meter.supervised_tokens,
+                input_tokens_per_second=input_tokens / seconds,
+                supervised_tokens_per_second=tokens / seconds,
+                peak_memory=mx.get_peak_memory(),
+                seconds=seconds,
+                logged=logged,
+            )
+        )
+        after_step(state, meter)
+    return state
+
+
+def dropout_key(seed: int, step: int, micro: int) -> mx.array:
+    """The PRNG key `(2,)` of a micro-batch: of its place in the run and nothing else."""
+    words = np.random.SeedSequence([seed, step, micro]).generate_state(2, np.uint32)
+    return mx.array(words)

@@ -1,0 +1,68 @@
+"""AdamW and gradient clipping as PyTorch computes them, on a tree of float32 weights."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.lora.binding import Adapter
+
+
+class Moments(NamedTuple):
+    """AdamW's running means of the gradient and of its square, shaped as the weights."""
+
+    first: Adapter
+    second: Adapter
+
+
+def fresh_moments(adapter: Adapter) -> Moments:
+    """Moments before the first step."""
+    return Moments(tree_map(mx.zeros_like, adapter), tree_map(mx.zeros_like, adapter))
+
+
+def global_norm(gradients: Adapter) -> mx.array:
+    """The Euclidean norm of all gradients taken as one vector, scalar float32."""
+    return mx.sqrt(sum(mx.square(g).sum() for _, g in tree_flatten(gradients)))
+
+
+def clip(gradients: Adapter, norm: mx.array, max_norm: float) -> Adapter:
+    """Scale gradients down to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
+    scale = mx.minimum(max_norm / (norm + 1e-6), 1.0)
+    return tree_map(lambda g: g * scale, gradients)
+
+
+def adamw(
+    config: TrainConfig,
+    weights: Adapter,
+    moments: Moments,
+    gradients: Adapter,
+    rate: mx.array,
+    step: mx.array,
+) -> tuple[Adapter, Moments]:
+    """One step of AdamW (arXiv 1711.05101) in the form of `torch.optim.AdamW`.
+
+    The moments are bias-corrected, the decay is decoupled, epsilon is outside of the root.
+
+    Args:
+        config: betas, epsilon and weight decay.
+        weights: what is trained.
+        moments: of the steps so far.
+        gradients: shaped as the weights.
+        rate: scalar float32, this step's learning rate.
+        step: scalar float32, counted from 1.
+
+    Returns:
+        New weights and moments.
+    """
+    beta1, beta2 = config.adam_beta1, config.adam_beta2
+    first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments.first, gradients)
+    second = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments.second, gradients)
+    correction1 = 1 - mx.power(beta1, step)
+    correction2 = mx.sqrt(1 - mx.power(beta2, step))
+
+    def moved(w: mx.array, m: mx.array, v: mx.array) -> mx.array:
+        decayed = w * (1 - rate * config.weight_decay)
+        return decayed - rate / correction1 * m / (mx.sqrt(v) / correction2 + config.adam_epsilon)
+
+    return tree_map(moved, weights, first, second), Moments(first, second)

@@ -1,0 +1,108 @@
+"""How many steps a run takes, which rows each of them takes, and in what shapes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.data.batches import Batch, Shape, epoch_order, micro_batches, needed
+from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.shapes import choose_shapes
+from mlx_yoda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's steps: a function of the settings and the rows alone.
+
+    Attributes:
+        rows: the training rows.
+        rows_per_step: rows of an optimizer step.
+        micro_batch: rows computed at once; they change the memory needed, not the step.
+        steps_per_epoch: optimizer steps, the last and smaller one included.
+        total_steps: steps of the whole run.
+        seed: of the order of rows and of dropout.
+        shapes: the shapes of all micro-batches.
+    """
+
+    rows: Sequence[Packed]
+    rows_per_step: int
+    micro_batch: int
+    steps_per_epoch: int
+    total_steps: int
+    seed: int
+    shapes: tuple[Shape, ...]
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data after so many steps."""
+        return step / self.steps_per_epoch
+
+    def steps(self, start: int = 0) -> Iterator[tuple[int, Iterator[Batch]]]:
+        """The steps from `start` on, counted from 0, each with its micro-batches."""
+        for step, indices in _steps(self.rows, self.rows_per_step, self.seed, start):
+            if step == self.total_steps:
+                return
+            yield step, micro_batches(self.rows, indices, self.micro_batch, self.shapes)
+
+
+def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | None = None) -> Plan:
+    """Lay out a run.
+
+    Args:
+        rows: the training rows.
+        config: batch size, accumulation, epochs or steps, seed.
+        micro_batch: rows at once, if memory allows fewer than `per_device_train_batch_size`.
+
+    Raises:
+        UserError: there are no rows.
+    """
+    if not rows:
+        raise UserError("no training rows are left; give the data more rows or a longer max_length")
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    micro_batch = micro_batch or config.per_device_train_batch_size
+    steps_per_epoch = math.ceil(len(rows) / rows_per_step)
+    total_steps = config.max_steps
+    if total_steps <= 0:
+        total_steps = math.ceil(config.num_train_epochs * steps_per_epoch)
+    first: list[Shape] = []
+    later: list[Shape] = []
+    for step, indices in _steps(rows, rows_per_step, config.seed):
+        if step == total_steps:
+            break
+        needs = first if step < steps_per_epoch else later
+        for start in range(0, len(indices), micro_batch):
+            needs.append(needed([rows[i] for i in indices[start : start + micro_batch]]))
+    return Plan(
+        rows=rows,
+        rows_per_step=rows_per_step,
+        micro_batch=micro_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        seed=config.seed,
+        shapes=tuple(choose_shapes(first, later)),
+    )
+
+
+def padding_share(plan: Plan) -> float:
+    """The share of computed tokens that are padding, over the first epoch."""
+    computed = real = 0
+    for _, batches in islice(plan.steps(), plan.steps_per_epoch):
+        for batch in batches:
+            computed += len(batch.tokens)
+            real += batch.input_tokens
+    return 1 - real / computed
+
+
+def _steps(
+    rows: Sequence[Packed], rows_per_step: int, seed: int, start: int = 0
+) -> Iterator[tuple[int, list[int]]]:
+    """Endless: each step's number and rows, from `start` on."""
+    lengths = [len(row.tokens) for row in rows]
+    steps_per_epoch = math.ceil(len(rows) / rows_per_step)
+    step = start
+    while True:
+        epoch, index = divmod(step, steps_per_epoch)
+        for indices in epoch_order(lengths, rows_per_step, seed, epoch)[index:]:
+            yield step, indices
+            step += 1

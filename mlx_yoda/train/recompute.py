@@ -1,0 +1,94 @@
+"""What a decoder layer keeps for its backward pass, and what it makes again."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_yoda.lora.binding import Adapter, Keys, adapter_of, flatten, keys_of, lent, unflatten
+from mlx_yoda.lora.inject import lora_layers
+from mlx_yoda.lora.layer import LoRALinear
+from mlx_yoda.lora.product import Pre, lora_product, plain_product
+from mlx_yoda.model import phi3
+from mlx_yoda.model.ragged import Layout
+
+
+class Keep(IntEnum):
+    """What a layer keeps, from the most memory to the least."""
+
+    EVERYTHING = 0
+    """The input of every linear layer and of everything between them."""
+    SOURCES = 1
+    """h, qkv, h', gate_up: norms, SwiGLU, rotary and attention are made again."""
+    ATTENTION = 2
+    """h, qkv, h': the MLP is made again as well."""
+    INPUT = 3
+    """h alone: the whole layer is made again."""
+
+
+def linear(module: nn.Module, source: mx.array, pre: Pre, keep: Keep) -> mx.array:
+    """`module(pre(source))`, saving source alone unless everything is kept."""
+    product = lora_product if isinstance(module, LoRALinear) else plain_product
+    if keep is Keep.EVERYTHING:
+        return product(module, pre(source))
+    return product(module, source, pre)
+
+
+def block(keep: Keep) -> phi3.Block:
+    """How to call a decoder layer so that it keeps so much."""
+
+    def call(layer: nn.Module, h: mx.array, layout: Layout) -> mx.array:
+        inner = partial(linear, keep=keep)
+        if keep is Keep.INPUT:
+            return recomputed(layer, lambda h: phi3.block(layer, h, layout, inner), h)
+        h = phi3.attend(layer, h, layout, inner)
+        if keep is Keep.ATTENTION:
+            return recomputed(layer.mlp, lambda h: phi3.feed_forward(layer, h, inner), h)
+        return phi3.feed_forward(layer, h, inner)
+
+    return call
+
+
+def recomputed(
+    module: nn.Module, function: Callable[[mx.array], mx.array], h: mx.array
+) -> mx.array:
+    """Call `function(h)` and keep h alone; the backward pass calls it again.
+
+    This is gradient checkpointing (Chen et al., arXiv 1604.06174) with two differences from
+    `mx.checkpoint`: it waits for the gradient from above before it starts, so that one layer is
+    made again at a time whatever the order of evaluation, and dropout keys lie in the layers, so
+    that it draws the same masks.
+
+    Args:
+        module: holds the LoRA layers that function uses; gradients flow to them and to h.
+        function: from `(N, D)` to `(N, D)`.
+        h: `(N, D)`.
+    """
+    layers = lora_layers(module)
+
+    def run(h: mx.array, adapter: Adapter, keys: Keys) -> mx.array:
+        with lent(layers, adapter, keys):
+            return function(h)
+
+    def backward(
+        primals: tuple[mx.array, Adapter, Keys], dy: mx.array, _: mx.array
+    ) -> tuple[mx.array, Adapter, Keys]:
+        h, adapter, keys = primals
+        saved = [h, *flatten(adapter), *keys.values()]
+        saved = mx.depends(saved, [dy])  # nothing is made again before its turn
+        h, weights, drawn = saved[0], saved[1 : 1 + 2 * len(adapter)], saved[1 + 2 * len(adapter) :]
+        again = dict(zip(keys, drawn, strict=True))
+        _, (dh, *gradients) = mx.vjp(
+            lambda h, *weights: run(h, unflatten(adapter, weights), again), [h, *weights], [dy]
+        )
+        return (
+            dh,
+            unflatten(adapter, gradients),
+            {path: mx.zeros_like(k) for path, k in keys.items()},
+        )
+
+    call = mx.custom_function(run)
+    call.vjp(backward)
+    return call(h, adapter_of(layers), keys_of(layers))

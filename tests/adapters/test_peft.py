@@ -1,0 +1,261 @@
+"""The files of an adapter: what PEFT reads in them, what comes back, what is refused."""
+
+import json
+import warnings
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import safetensors.torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig as PeftLoraConfig
+from safetensors import safe_open
+
+from mlx_yoda.adapters.peft import load_adapter, save_adapter
+from mlx_yoda.adapters.peft_config import from_peft, to_peft
+from mlx_yoda.config.schema import LoraConfig
+from mlx_yoda.errors import UserError
+
+PATH = "model.layers.0.self_attn.qkv_proj"
+NAME = f"base_model.model.{PATH}.lora_A.weight"
+
+
+def pairs(r=2, paths=(PATH,)):
+    keys = mx.random.split(mx.random.key(7), 2 * len(paths))
+    return {
+        path: (
+            mx.random.normal((r, 6), key=keys[2 * i]),
+            mx.random.normal((4, r), key=keys[2 * i + 1]),
+        )
+        for i, path in enumerate(paths)
+    }
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    lora = LoraConfig(r=2, target_modules=["qkv_proj"])
+    save_adapter(tmp_path, pairs(), lora, base_model_name_or_path="a/base", revision="main")
+    return tmp_path
+
+
+def change_config(folder, **keys):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+def write_tensors(folder, tensors):
+    safetensors.torch.save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def read_tensors(folder):
+    return safetensors.torch.load_file(folder / "adapter_model.safetensors")
+
+
+def test_what_is_saved_comes_back(adapter):
+    loaded = load_adapter(adapter)
+    assert loaded.lora == LoraConfig(r=2, target_modules=["qkv_proj"])
+    assert loaded.base_model_name_or_path == "a/base"
+    assert loaded.tensors.keys() == {PATH}
+    for ours, wanted in zip(loaded.tensors[PATH], pairs()[PATH], strict=True):
+        assert ours.dtype == mx.float32
+        assert mx.array_equal(ours, wanted)
+
+
+def test_the_tensor_file_is_named_and_marked_as_pefts(adapter):
+    with safe_open(adapter / "adapter_model.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert list(file.keys()) == [NAME, NAME.replace("lora_A", "lora_B")]
+        assert file.get_tensor(NAME).shape == (2, 6)
+        assert file.get_tensor(NAME).dtype == np.float32
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    paths = [f"model.layers.{i}.mlp.down_proj" for i in range(12)]
+    tensors = pairs(paths=paths)
+    for name, way in (("one", 1), ("two", -1)):
+        lora = LoraConfig(r=2, target_modules=["o_proj", "down_proj"][::way])
+        some = {path: tensors[path] for path in paths[::way]}
+        save_adapter(tmp_path / name, some, lora, base_model_name_or_path="b")
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_layers_come_back_in_the_models_order(tmp_path):
+    paths = [f"model.layers.{i}.mlp.down_proj" for i in (0, 2, 10)]
+    lora = LoraConfig(r=2, target_modules=["down_proj"])
+    save_adapter(tmp_path, pairs(paths=paths[::-1]), lora, base_model_name_or_path="b")
+    assert list(load_adapter(tmp_path).tensors) == paths
+
+
+def test_transposed_and_half_precision_arrays_are_saved_as_they_read(tmp_path):
+    a, b = mx.arange(12.0).reshape(6, 2).T, mx.ones((4, 2), mx.bfloat16)
+    lora = LoraConfig(r=2, target_modules=["qkv_proj"])
+    save_adapter(tmp_path, {PATH: (a, b)}, lora, base_model_name_or_path="b")
+    saved_a, saved_b = load_adapter(tmp_path).tensors[PATH]
+    assert mx.array_equal(saved_a, a)
+    assert mx.array_equal(saved_b, mx.ones((4, 2)))
+
+
+names = st.sampled_from(["qkv_proj", "o_proj", "gate_up_proj", "down_proj"])
+name_lists = st.lists(names, min_size=1, unique=True).map(sorted)
+configs = st.builds(
+    LoraConfig,
+    r=st.integers(1, 256),
+    lora_alpha=st.one_of(st.integers(1, 512), st.floats(0.1, 100)),
+    lora_dropout=st.floats(0, 0.99),
+    target_modules=st.one_of(st.just(r".*_proj"), name_lists),
+    exclude_modules=st.one_of(st.none(), st.just(r".*\.3\..*"), name_lists),
+    use_rslora=st.booleans(),
+    rank_pattern=st.dictionaries(names, st.integers(1, 64)),
+    alpha_pattern=st.dictionaries(names, st.floats(0.1, 64)),
+)
+chosen_layers = st.one_of(st.integers(0, 31), st.lists(st.integers(0, 31)))
+
+
+@given(config=configs)
+def test_a_configuration_survives_pefts_keys(config):
+    assert from_peft(json.loads(json.dumps(to_peft(config, "base", None))), "x") == config
+
+
+@given(config=configs, layers=chosen_layers)
+def test_peft_reads_our_configuration_without_a_warning(tmp_path_factory, config, layers):
+    folder = tmp_path_factory.mktemp("peft")
+    keys = to_peft(config, "base", "main")
+    if not isinstance(config.target_modules, str):
+        keys["layers_to_transform"] = layers
+    (folder / "adapter_config.json").write_text(json.dumps(keys))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        theirs = PeftLoraConfig.from_pretrained(folder)
+    targets, exclude = theirs.target_modules, theirs.exclude_modules
+    assert theirs.base_model_name_or_path == "base"
+    assert theirs.inference_mode
+    assert (theirs.r, theirs.lora_alpha) == (config.r, config.lora_alpha)
+    assert (theirs.lora_dropout, theirs.use_rslora) == (config.lora_dropout, config.use_rslora)
+    assert (theirs.rank_pattern, theirs.alpha_pattern) == (
+        config.rank_pattern,
+        config.alpha_pattern,
+    )
+    assert (sorted(targets) if isinstance(targets, set) else targets) == config.target_modules
+    assert (sorted(exclude) if isinstance(exclude, set) else exclude) == config.exclude_modules
+
+
+@given(config=configs)
+def test_every_key_that_peft_writes_is_read_or_known_to_be_idle(config):
+    theirs = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.target_modules,
+        exclude_modules=config.exclude_modules,
+        use_rslora=config.use_rslora,
+        rank_pattern=config.rank_pattern,
+        alpha_pattern=config.alpha_pattern,
+        task_type="CAUSAL_LM",
+    )
+    keys = {k: sorted(v) if isinstance(v, set) else v for k, v in theirs.to_dict().items()}
+    assert from_peft(json.loads(json.dumps(keys)), "x") == config
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_files_are_read_as_float32(adapter, dtype):
+    import torch
+
+    halves = {name: t.to(getattr(torch, dtype)) for name, t in read_tensors(adapter).items()}
+    write_tensors(adapter, halves)
+    a, _ = load_adapter(adapter).tensors[PATH]
+    assert a.dtype == mx.float32
+    assert np.array_equal(np.array(a), halves[NAME].float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"peft_type": "IA3"}, "'IA3'"),
+        ({"use_dora": True}, "use_dora = True"),
+        ({"bias": "lora_only"}, "bias = 'lora_only'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"layer_replication": [[0, 1], [1, 2]]}, "layer_replication"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"some_future_method": {"on": 1}}, "some_future_method"),
+        ({"layers_pattern": "blocks"}, "layers_pattern"),
+        ({"task_type": "SEQ_CLS"}, "task_type"),
+        ({"r": 0}, "r must be a positive whole number"),
+        ({"r": True}, "r must be"),
+        ({"r": None}, "r must be"),
+        ({"lora_alpha": "16"}, "lora_alpha must be a number"),
+        ({"target_modules": None}, "target_modules must be"),
+        ({"target_modules": "(qkv"}, "regular expression"),
+        ({"rank_pattern": {"qkv_proj": 1.5}}, "rank_pattern must be"),
+        ({"layers_to_transform": "1"}, "layers_to_transform must be"),
+        ({"r": 3}, rf"{NAME}.*rank 3"),
+        ({"rank_pattern": {"qkv_proj": 5}}, rf"{NAME}.*rank 5"),
+        ({"target_modules": ["o_proj"]}, f"{NAME}.*does not target"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(adapter, keys, message):
+    change_config(adapter, **keys)
+    with pytest.raises(UserError, match=message):
+        load_adapter(adapter)
+
+
+def test_keys_that_change_nothing_are_ignored(adapter):
+    idle = {"use_dora": False, "loftq_config": {}, "some_future_method": None, "peft_version": "9"}
+    change_config(adapter, **idle, init_lora_weights="gaussian", layers_pattern=["layers"])
+    assert load_adapter(adapter).lora == LoraConfig(r=2, target_modules=["qkv_proj"])
+
+
+def test_missing_and_broken_files_are_named(adapter, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is no adapter"):
+        load_adapter(tmp_path / "nowhere")
+    tensor_file = adapter / "adapter_model.safetensors"
+    whole = tensor_file.read_bytes()
+    for broken in (b"", b"\xff" * 64, whole[:-5], whole[:20]):
+        tensor_file.write_bytes(broken)
+        with pytest.raises(UserError, match=r"adapter_model\.safetensors is no intact"):
+            load_adapter(adapter)
+    tensor_file.unlink()
+    with pytest.raises(UserError, match=r"has no adapter_model\.safetensors"):
+        load_adapter(adapter)
+    (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"adapter_config\.json cannot be read as JSON"):
+        load_adapter(adapter)
+
+
+def test_an_old_pickle_is_not_read(adapter):
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.bin is not read"):
+        load_adapter(adapter)
+
+
+def test_a_half_without_its_other_half_is_named(adapter):
+    tensors = read_tensors(adapter)
+    other = NAME.replace("lora_A", "lora_B")
+    del tensors[other]
+    write_tensors(adapter, tensors)
+    with pytest.raises(UserError, match=f"{other} is missing"):
+        load_adapter(adapter)
+
+
+def test_unknown_tensors_and_dtypes_are_named(adapter):
+    tensors = read_tensors(adapter)
+    write_tensors(adapter, tensors | {"base_model.model.lm_head.weight": tensors[NAME].clone()})
+    with pytest.raises(UserError, match=r"base_model\.model\.lm_head\.weight is no LoRA"):
+        load_adapter(adapter)
+    write_tensors(adapter, {name: t.double() for name, t in tensors.items()})
+    with pytest.raises(UserError, match=f"{NAME} is F64"):
+        load_adapter(adapter)
+    write_tensors(adapter, {})
+    with pytest.raises(UserError, match="holds no tensors"):
+        load_adapter(adapter)
+
+
+def test_shapes_that_are_no_pair_are_named(adapter):
+    tensors = read_tensors(adapter)
+    write_tensors(adapter, tensors | {NAME: tensors[NAME].reshape(3, 4)})
+    with pytest.raises(UserError, match=f"{NAME} .* no pair of rank 2"):
+        load_adapter(adapter)

@@ -1,0 +1,142 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import LlamaTokenizer
+
+from mlx_yoda.config.schema import DataConfig
+from mlx_yoda.data.chat import encode
+from mlx_yoda.data.columns import Conversation, Message, conversations
+from mlx_yoda.data.packing import pack
+from mlx_yoda.data.rows import Row
+from mlx_yoda.data.sources import load_splits
+from mlx_yoda.errors import UserError
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=5),
+    lambda v: (
+        st.lists(v, max_size=3)
+        | st.fixed_dictionaries(
+            {}, optional={"role": st.sampled_from(["user", "assistant", "system", 3]), "content": v}
+        )
+    ),
+)
+columns = ["messages", "prompt", "completion", "sentence", "translation", "text", "\ud800"]
+
+
+def pair(prompt: str, completion: str, place: str = "x:1") -> Conversation:
+    messages = (Message("user", prompt), Message("assistant", completion))
+    return Conversation(messages, None, place, context=1)
+
+
+def plain(text: str) -> Conversation:
+    return Conversation(None, text, "x:2")
+
+
+def test_completions_or_all(tokenizer: Any) -> None:
+    for train_on, first in (("completions", len("<hi<<")), ("all", 1)):
+        encoded = encode([pair("hi", "ho")], tokenizer, train_on=train_on, max_length=99)
+        (example,) = encoded.examples
+        assert tokenizer.decode(example.tokens) == (
+            "<|user|>hi<|end|><|assistant|>ho<|end|><|endoftext|>"
+        )
+        assert example.tokens.dtype == np.int32
+        np.testing.assert_array_equal(example.supervised, np.arange(9) >= first)
+        assert (encoded.truncated, encoded.longest, encoded.tokens) == (0, 9, 9)
+        assert encoded.supervised_tokens == 9 - first
+
+
+@pytest.mark.parametrize("train_on", ["completions", "all"])
+def test_plain_text_is_all_supervised_and_ends(
+    tokenizer: Any, train_on: Literal["completions", "all"]
+) -> None:
+    texts = [plain("hi"), plain("hi<|endoftext|>"), pair("a", "b"), plain("x")]
+    examples = encode(texts, tokenizer, train_on=train_on, max_length=None).examples
+    decoded = [tokenizer.decode(e.tokens) for e in examples]
+    assert decoded[:2] == ["hi<|endoftext|>"] * 2
+    assert decoded[3] == "x<|endoftext|>"
+    assert examples[0].supervised.tolist() == [False, True, True]
+    assert examples[0].whole
+
+
+def test_plain_text_begins_as_the_tokenizer_wants_it(make_tokenizer: Callable[..., Any]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = make_tokenizer()
+    bos = tokenizer.convert_tokens_to_ids("<|user|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|user|> $A", special_tokens=[("<|user|>", bos)]
+    )
+    text, chat = encode(
+        [plain("hi"), pair("hi", "ho")], tokenizer, train_on="all", max_length=None
+    ).examples
+    assert tokenizer.decode(text.tokens) == "<|user|>hi<|endoftext|>"
+    assert tokenizer.decode(chat.tokens[:2]) == "<|user|>h"  # the template's own, and only that
+
+
+def test_longer_rows_are_cut_and_counted(tokenizer: Any) -> None:
+    rows = [pair("hi", "ho"), pair("hi", "a longer answer"), plain("a longer text")]
+    encoded = encode(rows, tokenizer, train_on="completions", max_length=9)
+    assert [len(e.tokens) for e in encoded.examples] == [9, 9, 9]
+    assert encoded.truncated == 2
+    assert encoded.longest == len("<hi<<a longer answer<<")
+    whole = encode(rows, tokenizer, train_on="completions", max_length=None)
+    assert whole.truncated == 0
+    for cut, example in zip(encoded.examples, whole.examples, strict=True):
+        np.testing.assert_array_equal(cut.tokens, example.tokens[:9])
+        np.testing.assert_array_equal(cut.supervised, example.supervised[:9])
+
+
+@pytest.mark.parametrize(
+    ("conversation", "max_length", "message"),
+    [
+        (pair("hi", "ho", "y:7"), 5, "y:7: the prompt fills all of the 5 tokens to which the"),
+        (Conversation((Message("user", "hi"),), None, "y:7"), 99, "y:7: nothing to learn from"),
+        (Conversation(None, "", "y:7"), 99, "y:7: nothing to learn from"),
+    ],
+)
+def test_a_row_without_targets_is_an_error(
+    tokenizer: Any, conversation: Conversation, max_length: int, message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        encode([plain("hi"), conversation], tokenizer, train_on="completions", max_length=max_length)
+    assert str(error.value).startswith(message)
+
+
+def test_no_conversations_are_no_examples(tokenizer: Any) -> None:
+    encoded = encode([], tokenizer, train_on="all", max_length=4)
+    assert (encoded.examples, encoded.truncated, encoded.longest) == ([], 0, 0)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(columns), junk, min_size=1), max_size=3),
+    train_on=st.sampled_from(["completions", "all"]),
+)
+def test_junk_gives_examples_or_one_sentence(
+    tokenizer: Any, rows: list[dict[str, Any]], train_on: Literal["completions", "all"]
+) -> None:
+    try:
+        read = conversations([Row(row, "x:1") for row in rows], DataConfig())
+        encoded = encode(read, tokenizer, train_on=train_on, max_length=16)
+    except UserError as error:
+        assert str(error).encode()  # can be printed
+    else:
+        assert len(encoded.examples) == len(rows)
+        assert all(e.supervised.any() and not e.supervised[0] for e in encoded.examples)
+
+
+def yoda(shared: Path) -> list[Conversation]:
+    config = DataConfig(
+        dataset_name=str(shared / "data" / "yoda_sentences" / "yoda_sentences.csv"),
+        prompt_column="sentence",
+        completion_column="translation_extra",
+    )
+    return conversations(load_splits(config, seed=0).train, config)

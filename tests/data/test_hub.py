@@ -1,0 +1,121 @@
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import datasets
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+from mlx_yoda.data.hub import load_hub
+from mlx_yoda.errors import UserError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of `datasets`."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+    """What the Hub says when it is asked for a data set; loading without asking fails."""
+
+    def dataset_info(self: HfApi, repo_id: str, *, timeout: float) -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    if error:
+        monkeypatch.setattr(datasets, "load_dataset", None)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, result: Any) -> None:
+    """What `load_dataset` gives or raises."""
+
+    def load_dataset(name: str, config_name: str | None) -> Any:
+        assert (name, config_name) == ("owner/name", "big")
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+def test_splits_become_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, None)
+    part = datasets.Dataset.from_dict({"sentence": ["a", "b"]})
+    load(monkeypatch, datasets.DatasetDict({"train": part, "extra": part.select([0])}))
+    splits = load_hub("owner/name", "big")
+    assert list(splits) == ["train", "extra"]
+    assert [dict(row.values) for row in splits["train"]] == [{"sentence": "a"}, {"sentence": "b"}]
+    assert splits["train"][1].place == "owner/name train, row 2"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("[Errno -2] Name or service not known"),
+        TimeoutError("timed out"),
+        OfflineModeIsEnabled("offline mode is enabled"),
+    ],
+)
+def test_no_network_and_no_cache(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    answer(monkeypatch, error)
+    with pytest.raises(UserError) as raised:
+        load_hub("owner/name", None)
+    assert str(raised.value) == (
+        "'owner/name' is neither a file nor a folder here, and the Hub cannot be reached "
+        f"({error}); check the path or the network"
+    )
+
+
+def test_an_endpoint_that_does_not_answer_is_asked_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="the Hub cannot be reached"):
+        load_hub("owner/name", None)
+    assert time.perf_counter() - start < 10
+
+
+def test_no_network_but_cached(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "train.csv"
+    source.write_text("sentence\nhello\n")
+    made = datasets.load_dataset("csv", data_files=str(source), cache_dir=str(tmp_path / "made"))
+    files = Path(made["train"].cache_files[0]["filename"]).parent
+    shutil.copytree(files, cache / "owner___name" / "default" / "0.0.0" / "0123abcd")
+    (cache / "owner___name/default/0.0.0/0123abcd/csv-train.arrow").rename(
+        cache / "owner___name/default/0.0.0/0123abcd/name-train.arrow"
+    )
+    answer(monkeypatch, ConnectionError("no network"))
+    splits = load_hub("owner/name", None)
+    assert [dict(row.values) for row in splits["train"]] == [{"sentence": "hello"}]
+
+
+def test_a_data_set_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, RepositoryNotFoundError("404", response=Mock(headers={})))
+    with pytest.raises(UserError, match="nor a data set on the Hub that you may read"):
+        load_hub("owner/name", None)
+
+
+def test_a_name_that_the_hub_cannot_have() -> None:
+    with pytest.raises(UserError, match=r"'owner/na--me' is neither .* nor a name on the Hub"):
+        load_hub("owner/na--me", None)
+
+
+def test_a_data_set_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, None)
+    load(monkeypatch, ValueError("BuilderConfig 'big' not found. Available: ['small']\nmore"))
+    with pytest.raises(UserError) as raised:
+        load_hub("owner/name", "big")
+    assert str(raised.value) == (
+        "the Hub's owner/name cannot be loaded: BuilderConfig 'big' not found. "
+        "Available: ['small']"
+    )
