@@ -108,9 +108,9 @@ class TrainConfig:
     )
     optim: Literal["adamw_torch"] = _field("adamw_torch", "PyTorch's AdamW, moments in float32.")
     learning_rate: float = _field(3e-4, "Peak learning rate.")
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "constant", "constant_with_warmup"
-    ] = _field("linear", "Transformers' schedule of that name.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _field(
+        "linear", "Transformers' schedule of that name."
+    )
     warmup_steps: int = _field(0, "Steps of linear warm-up.")
     warmup_ratio: float = _field(0.0, "Warm-up as a share of all steps, if warmup_steps is 0.")
     weight_decay: float = _field(0.0, "Decoupled weight decay on A and B.")

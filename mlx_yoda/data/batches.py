@@ -7,32 +7,13 @@ sorted by length, so that micro-batches hold rows of like length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.shapes import Shape, smallest
 
 _POOL = 8  # optimizer steps whose rows are sorted together; more sorts better and mixes less
-
-
-class Shape(NamedTuple):
-    """The sizes a batch is padded to, so that a compiled step sees few of them."""
-
-    tokens: int  # N
-    rows: int  # B
-    length: int  # T
-    targets: int  # M
-
-    def holds(self, need: "Shape") -> bool:
-        """Whether rows that need so much fit.
-
-        Where one side is padded the other must be too: padding of the rows points to a spare
-        token, and padding of the tokens to a spare place in the rows.
-        """
-        enough = all(have >= want for have, want in zip(self, need, strict=True))
-        padded_rows = self.rows * self.length > need.tokens
-        return enough and padded_rows == (self.tokens > need.tokens)
 
 
 def needed(rows: Sequence[Packed]) -> Shape:
@@ -119,7 +100,7 @@ def collate(rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[i
         ValueError: none of the shapes is large enough.
     """
     need = needed(rows)
-    shape = _smallest(need, shapes)
+    shape = smallest(need, shapes)
     n, b, t = shape.tokens, shape.rows, shape.length
     tokens = np.zeros(n, np.int32)
     grid = np.full((b, t), n - 1, np.int32)  # padding of the rows points to padding of the tokens
@@ -151,13 +132,6 @@ def collate(rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[i
         supervised_tokens=need.targets,
         indices=tuple(indices),
     )
-
-
-def _smallest(need: Shape, shapes: Sequence[Shape]) -> Shape:
-    fitting = [shape for shape in shapes if shape.holds(need)]
-    if not fitting:
-        raise ValueError(f"no shape of {list(shapes)} holds rows that need {need}")
-    return min(fitting, key=lambda s: (s.tokens, s.rows * s.length, s.targets))
 
 
 def _pad(values: np.ndarray, size: int) -> np.ndarray:

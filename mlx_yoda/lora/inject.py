@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_yoda.config.lora_names import matches_target, pattern_value
+from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.layer import LoRALinear
@@ -52,7 +52,7 @@ def target_paths(model: nn.Module, config: LoraConfig) -> list[str]:
         UserError: as `inject`.
     """
     modules = [(path, module) for path, module in model.named_modules() if path]
-    modules.sort(key=lambda item: _natural(item[0]))
+    modules.sort(key=lambda item: layer_order(item[0]))
     linear = [path for path, module in modules if isinstance(module, _LINEAR)]
     found = [(path, module) for path, module in modules if matches_target(path, config)]
     wrong = [path for path, module in found if not isinstance(module, _LINEAR)]
@@ -75,7 +75,7 @@ def target_paths(model: nn.Module, config: LoraConfig) -> list[str]:
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """Path → layer for the LoRA layers in a model, in the model's order."""
     found = [(path, m) for path, m in model.named_modules() if isinstance(m, LoRALinear)]
-    return dict(sorted(found, key=lambda item: _natural(item[0])))
+    return dict(sorted(found, key=lambda item: layer_order(item[0])))
 
 
 def remove(model: nn.Module) -> None:
@@ -104,11 +104,6 @@ def _replace(model: nn.Module, replacements: dict[str, nn.Module]) -> None:
         for part in parent_path.split(".") if parent_path else ():
             parent = parent[int(part)] if isinstance(parent, list) else parent[part]
         parent[int(name) if isinstance(parent, list) else name] = module  # type: ignore[index]
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    """Sort key that puts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
 
 
 def _names(linear: list[str]) -> str:

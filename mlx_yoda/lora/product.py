@@ -9,7 +9,7 @@ not done twice.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -71,7 +71,7 @@ def lora_product(layer: "LoRALinear", source: mx.array, pre: Pre | None = None) 
     apply = mx.custom_function(product)
     apply.vjp(backward)
     inert = mx.stop_gradient(key) if key is not None else mx.zeros((2,), mx.uint32)
-    return apply(source, layer.lora_A, layer.lora_B, inert)
+    return cast(mx.array, apply(source, layer.lora_A, layer.lora_B, inert))
 
 
 def plain_product(linear: nn.Module, source: mx.array, pre: Pre | None = None) -> mx.array:
@@ -89,7 +89,7 @@ def plain_product(linear: nn.Module, source: mx.array, pre: Pre | None = None) -
 
     apply = mx.custom_function(product)
     apply.vjp(backward)
-    return apply(source)
+    return cast(mx.array, apply(source))
 
 
 def through_base(base: nn.Module, dy: mx.array) -> mx.array:

@@ -6,7 +6,7 @@ sees rows `(B, T)`, through a gather, so that the plain causal mask, which is th
 backward pass on Metal, is exact: a row's padding lies after its tokens and is seen by none.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 
@@ -54,4 +54,4 @@ def _gather(x: mx.array, index: mx.array, inverse: mx.array) -> mx.array:
     def backward(_: mx.array, dy: mx.array, __: mx.array) -> mx.array:
         return mx.take(dy.reshape(-1, dy.shape[-1]), inverse, axis=0)
 
-    return take(x)
+    return cast(mx.array, take(x))

@@ -100,18 +100,9 @@ def finetune(
     install(layers, state.adapter)
     answers("after", state.step, report)
     save_weights(output.path, state.adapter, identity)
-    train_loss = meter.total_loss / state.step
-    report(
-        Finished(
-            step=state.step,
-            train_loss=train_loss,
-            train_runtime=meter.seconds,
-            input_tokens=meter.input_tokens,
-            supervised_tokens=meter.supervised_tokens,
-            path=str(output.path),
-        )
-    )
-    return Outcome(output.path, train_loss, state.step)
+    finished = _finished(state, meter, output)
+    report(finished)
+    return Outcome(output.path, finished.train_loss, state.step)
 
 
 def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
@@ -126,6 +117,17 @@ def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started
         rows_per_step=plan.rows_per_step,
         micro_batch=plan.micro_batch,
         output_dir=str(output.path),
+    )
+
+
+def _finished(state: State, meter: Meter, output: Output) -> Finished:
+    return Finished(
+        step=state.step,
+        train_loss=meter.total_loss / state.step,
+        train_runtime=meter.seconds,
+        input_tokens=meter.input_tokens,
+        supervised_tokens=meter.supervised_tokens,
+        path=str(output.path),
     )
 
 

@@ -59,7 +59,7 @@ def save_checkpoint(output_dir: Path, state: State, meter: Meter, identity: Iden
     with files.new_directory(path) as folder:
         save_weights(folder, state.adapter, identity)
         moments = {
-            f"{moment}.{path}.{name}": np.array(array)
+            f"{moment}.{path}.{name}": np.array(array, order="C")
             for moment, adapter in state.moments._asdict().items()
             for path, pair in adapter.items()
             for name, array in pair.items()
@@ -67,7 +67,7 @@ def save_checkpoint(output_dir: Path, state: State, meter: Meter, identity: Iden
         files.write_bytes(folder / _OPTIMIZER, safetensors.numpy.save(moments))
         trainer = {
             "global_step": state.step,
-            "meter": meter.as_dict(),
+            "meter": meter.totals(),
             "fingerprints": dict(identity.fingerprints),
         }
         files.write_json(folder / _TRAINER, trainer)

@@ -1,8 +1,8 @@
 """Loss on held-out rows."""
 
 from collections.abc import Sequence
+from typing import cast
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_yoda.data.batches import collate, needed
@@ -32,7 +32,6 @@ def held_out_loss(model: nn.Module, rows: Sequence[Packed], batch_size: int) -> 
     for group in groups:
         batch = collate(group, shapes)
         loss = forward(Arrays.of(batch))
-        mx.eval(loss)
-        total += loss.item()
+        total += cast(float, loss.item())
         tokens += batch.supervised_tokens
     return total, tokens

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -57,27 +58,9 @@ def train(
         state = State(step + 1, adapter, moments)
         mx.eval(state.adapter, state.moments, norm)
 
-        tokens = int(sums.tokens.item())
-        loss, seconds = sums.loss.item() / tokens, time.perf_counter() - started
-        meter.add(loss, input_tokens, tokens, seconds)
-        logged = state.step % config.logging_steps == 0 or state.step == plan.total_steps
-        report(
-            Stepped(
-                step=state.step,
-                total_steps=plan.total_steps,
-                epoch=plan.epoch(state.step),
-                loss=meter.interval_mean() if logged else loss,
-                learning_rate=rate,
-                grad_norm=norm.item(),
-                input_tokens=meter.input_tokens,
-                supervised_tokens=meter.supervised_tokens,
-                input_tokens_per_second=input_tokens / seconds,
-                supervised_tokens_per_second=tokens / seconds,
-                peak_memory=mx.get_peak_memory(),
-                seconds=seconds,
-                logged=logged,
-            )
-        )
+        loss, tokens = _number(sums.loss / sums.tokens), int(_number(sums.tokens))
+        meter.add(loss, input_tokens, tokens, time.perf_counter() - started)
+        report(_stepped(state.step, plan, config, meter, rate, _number(norm)))
         after_step(state, meter)
     return state
 
@@ -86,3 +69,29 @@ def dropout_key(seed: int, step: int, micro: int) -> mx.array:
     """The PRNG key `(2,)` of a micro-batch: of its place in the run and nothing else."""
     words = np.random.SeedSequence([seed, step, micro]).generate_state(2, np.uint32)
     return mx.array(words)
+
+
+def _stepped(
+    step: int, plan: Plan, config: TrainConfig, meter: Meter, rate: float, norm: float
+) -> Stepped:
+    logged = step % config.logging_steps == 0 or step == plan.total_steps
+    last = meter.last
+    return Stepped(
+        step=step,
+        total_steps=plan.total_steps,
+        epoch=plan.epoch(step),
+        loss=meter.interval_mean() if logged else last.loss,
+        learning_rate=rate,
+        grad_norm=norm,
+        input_tokens=meter.input_tokens,
+        supervised_tokens=meter.supervised_tokens,
+        input_tokens_per_second=last.input_tokens / last.seconds,
+        supervised_tokens_per_second=last.supervised_tokens / last.seconds,
+        peak_memory=mx.get_peak_memory(),
+        seconds=last.seconds,
+        logged=logged,
+    )
+
+
+def _number(scalar: mx.array) -> float:
+    return cast(float, scalar.item())

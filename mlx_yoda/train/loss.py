@@ -6,6 +6,7 @@ is the idea of Liger Kernel's fused linear cross-entropy (arXiv 2410.10989), for
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import mlx.core as mx
 
@@ -39,7 +40,7 @@ def summed_cross_entropy(
     @mx.custom_function
     def fused(hidden: mx.array) -> list[mx.array]:
         loss = mx.zeros((), mx.float32)
-        gradients = []
+        gradients: list[mx.array] = []
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             [part] = mx.depends([hidden[rows]], [loss, *gradients[-1:]])
@@ -52,7 +53,7 @@ def summed_cross_entropy(
     def backward(_: mx.array, cotangents: list[mx.array], outputs: list[mx.array]) -> mx.array:
         return cotangents[0].astype(outputs[1].dtype) * outputs[1]
 
-    return fused(hidden)[0]
+    return cast(list[mx.array], fused(hidden))[0]
 
 
 def _chunk(

@@ -1,7 +1,16 @@
 """What the steps add up to between two reports, and over the run."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Last(NamedTuple):
+    """The latest optimizer step by itself."""
+
+    loss: float = 0.0
+    input_tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -15,6 +24,7 @@ class Meter:
         input_tokens: tokens of the data so far, repeated epochs counted.
         supervised_tokens: those that carried loss.
         seconds: time spent in steps.
+        last: the latest step by itself.
     """
 
     interval_loss: float = 0.0
@@ -23,6 +33,7 @@ class Meter:
     input_tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
+    last: Last = Last()
 
     def add(self, loss: float, input_tokens: int, supervised_tokens: int, seconds: float) -> None:
         """Count one optimizer step."""
@@ -32,6 +43,7 @@ class Meter:
         self.input_tokens += input_tokens
         self.supervised_tokens += supervised_tokens
         self.seconds += seconds
+        self.last = Last(loss, input_tokens, supervised_tokens, seconds)
 
     def interval_mean(self) -> float:
         """Mean step loss since the last call, as Transformers logs it."""
@@ -39,6 +51,6 @@ class Meter:
         self.interval_loss, self.interval_steps = 0.0, 0
         return mean
 
-    def as_dict(self) -> dict[str, Any]:
-        """For trainer_state.json."""
-        return asdict(self)
+    def totals(self) -> dict[str, Any]:
+        """What a checkpoint keeps: all but the last step."""
+        return {key: value for key, value in vars(self).items() if key != "last"}

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.lora.binding import Adapter
@@ -23,7 +23,8 @@ def fresh_moments(adapter: Adapter) -> Moments:
 
 def global_norm(gradients: Adapter) -> mx.array:
     """The Euclidean norm of all gradients taken as one vector, scalar float32."""
-    return mx.sqrt(sum(mx.square(g).sum() for _, g in tree_flatten(gradients)))
+    squares = [mx.square(g).sum() for pair in gradients.values() for g in pair.values()]
+    return mx.sqrt(mx.stack(squares).sum())
 
 
 def clip(gradients: Adapter, norm: mx.array, max_norm: float) -> Adapter:

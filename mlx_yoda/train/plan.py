@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.data.batches import Batch, Shape, epoch_order, micro_batches, needed
+from mlx_yoda.data.batches import Batch, epoch_order, micro_batches, needed
 from mlx_yoda.data.packing import Packed
-from mlx_yoda.data.shapes import choose_shapes
+from mlx_yoda.data.shapes import Shape, choose_shapes
 from mlx_yoda.errors import UserError
 
 

@@ -3,11 +3,20 @@
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_yoda.lora.binding import Adapter, Keys, adapter_of, flatten, keys_of, lent, unflatten
+from mlx_yoda.lora.binding import (
+    Adapter,
+    Keys,
+    adapter_of,
+    flatten,
+    keys_of,
+    lent,
+    unflatten,
+)
 from mlx_yoda.lora.inject import lora_layers
 from mlx_yoda.lora.layer import LoRALinear
 from mlx_yoda.lora.product import Pre, lora_product, plain_product
@@ -30,10 +39,10 @@ class Keep(IntEnum):
 
 def linear(module: nn.Module, source: mx.array, pre: Pre, keep: Keep) -> mx.array:
     """`module(pre(source))`, saving source alone unless everything is kept."""
-    product = lora_product if isinstance(module, LoRALinear) else plain_product
-    if keep is Keep.EVERYTHING:
-        return product(module, pre(source))
-    return product(module, source, pre)
+    inputs = (pre(source), None) if keep is Keep.EVERYTHING else (source, pre)
+    if isinstance(module, LoRALinear):
+        return lora_product(module, *inputs)
+    return plain_product(module, *inputs)
 
 
 def block(keep: Keep) -> phi3.Block:
@@ -76,8 +85,7 @@ def recomputed(
         primals: tuple[mx.array, Adapter, Keys], dy: mx.array, _: mx.array
     ) -> tuple[mx.array, Adapter, Keys]:
         h, adapter, keys = primals
-        saved = [h, *flatten(adapter), *keys.values()]
-        saved = mx.depends(saved, [dy])  # nothing is made again before its turn
+        saved = mx.depends([h, *flatten(adapter), *keys.values()], [dy])  # not before its turn
         h, weights, drawn = saved[0], saved[1 : 1 + 2 * len(adapter)], saved[1 + 2 * len(adapter) :]
         again = dict(zip(keys, drawn, strict=True))
         _, (dh, *gradients) = mx.vjp(
@@ -91,4 +99,4 @@ def recomputed(
 
     call = mx.custom_function(run)
     call.vjp(backward)
-    return call(h, adapter_of(layers), keys_of(layers))
+    return cast(mx.array, call(h, adapter_of(layers), keys_of(layers)))

@@ -1,11 +1,10 @@
 """A tokenizer of single bytes with Phi-3's special tokens, and templates to put on it."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 PHI3 = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ '<|system|>\n' + m['content'] + "
@@ -44,18 +43,3 @@ def make_tokenizer() -> MakeTokenizer:
 def tokenizer(make_tokenizer: MakeTokenizer) -> PreTrainedTokenizerFast:
     """The byte tokenizer with Phi-3's own template."""
     return make_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with the real data and tokenizer."""
-    path = Path(__file__).parents[3] / "shared"
-    if not path.is_dir():
-        pytest.skip("needs ../shared")
-    return path
-
-
-@pytest.fixture(scope="session")
-def phi3_tokenizer(shared: Path) -> PreTrainedTokenizerBase:
-    """Phi-3-mini's own tokenizer, as its model folder loads it."""
-    return AutoTokenizer.from_pretrained(shared / "data" / "phi-3-mini-4k-instruct")

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.data.batches import Shape, collate, epoch_order, micro_batches, needed
+from mlx_yoda.data.batches import collate, epoch_order, micro_batches, needed
 from mlx_yoda.data.packing import Packed
-from mlx_yoda.data.shapes import choose_shapes
+from mlx_yoda.data.shapes import Shape, choose_shapes
 
 lengths = st.lists(st.integers(2, 40), min_size=1, max_size=60)
 

@@ -1,5 +1,4 @@
-import csv
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from transformers import LlamaTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data.chat import encode
@@ -40,17 +39,18 @@ def plain(text: str) -> Conversation:
     return Conversation(None, text, "x:2")
 
 
-def test_completions_or_all(tokenizer: Any) -> None:
-    for train_on, first in (("completions", len("<hi<<")), ("all", 1)):
-        encoded = encode([pair("hi", "ho")], tokenizer, train_on=train_on, max_length=99)
-        (example,) = encoded.examples
-        assert tokenizer.decode(example.tokens) == (
-            "<|user|>hi<|end|><|assistant|>ho<|end|><|endoftext|>"
-        )
-        assert example.tokens.dtype == np.int32
-        np.testing.assert_array_equal(example.supervised, np.arange(9) >= first)
-        assert (encoded.truncated, encoded.longest, encoded.tokens) == (0, 9, 9)
-        assert encoded.supervised_tokens == 9 - first
+@pytest.mark.parametrize(("train_on", "first"), [("completions", len("<hi<<")), ("all", 1)])
+def test_completions_or_all(
+    tokenizer: Any, train_on: Literal["completions", "all"], first: int
+) -> None:
+    encoded = encode([pair("hi", "ho")], tokenizer, train_on=train_on, max_length=99)
+    (example,) = encoded.examples
+    whole = "<|user|>hi<|end|><|assistant|>ho<|end|><|endoftext|>"
+    assert tokenizer.decode(example.tokens) == whole
+    assert example.tokens.dtype == np.int32
+    np.testing.assert_array_equal(example.supervised, np.arange(9) >= first)
+    assert (encoded.truncated, encoded.longest, encoded.tokens) == (0, 9, 9)
+    assert encoded.supervised_tokens == 9 - first
 
 
 @pytest.mark.parametrize("train_on", ["completions", "all"])
@@ -106,7 +106,9 @@ def test_a_row_without_targets_is_an_error(
     tokenizer: Any, conversation: Conversation, max_length: int, message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        encode([plain("hi"), conversation], tokenizer, train_on="completions", max_length=max_length)
+        encode(
+            [plain("hi"), conversation], tokenizer, train_on="completions", max_length=max_length
+        )
     assert str(error.value).startswith(message)
 
 
@@ -140,3 +142,37 @@ def yoda(shared: Path) -> list[Conversation]:
         completion_column="translation_extra",
     )
     return conversations(load_splits(config, seed=0).train, config)
+
+
+# Transformers knows that the class which Phi-3's tokenizer_config.json names (LlamaTokenizer) is
+# the wrong one, and where the model's config.json is by reads tokenizer.json as it stands. The
+# figures of the tokenizer's files alone differ by the space before a turn's first word.
+@pytest.mark.parametrize(
+    ("load", "tokens", "longest", "rows"),
+    [(AutoTokenizer, 21_801, 48, 340), (LlamaTokenizer, 22_018, 49, 344)],
+    ids=["as the model loads it", "its files alone"],
+)
+def test_the_notebooks_220_steps(
+    shared: Path, load: Any, tokens: int, longest: int, rows: int
+) -> None:
+    tokenizer = load.from_pretrained(shared / "data" / "phi-3-mini-4k-instruct")
+    encoded = encode(yoda(shared), tokenizer, train_on="all", max_length=None)
+    assert (len(encoded.examples), encoded.tokens, encoded.longest) == (720, tokens, longest)
+    packed = pack(encoded.examples, "concat", 64)
+    assert len(packed) == rows
+    assert sum(int(row.supervised.sum()) for row in packed) == rows * 63
+    assert math.ceil(len(packed) / 16) * 10 == 220
+
+
+def test_phi3_learns_the_answers_only(shared: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared / "data" / "phi-3-mini-4k-instruct")
+    read = yoda(shared)
+    direct = encode(read, tokenizer, train_on="completions", max_length=64)
+    wrapped = encode(read, TokenizerWrapper(tokenizer), train_on="completions", max_length=64)
+    for conversation, example, other in zip(read, direct.examples, wrapped.examples, strict=True):
+        assert conversation.messages
+        answer = conversation.messages[1].content
+        learned = tokenizer.decode(example.tokens[example.supervised])
+        assert learned == f"{answer}<|end|><|endoftext|>"
+        np.testing.assert_array_equal(example.tokens, other.tokens)
+        np.testing.assert_array_equal(example.supervised, other.supervised)

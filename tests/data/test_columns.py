@@ -12,11 +12,11 @@ SAY = {"role": "assistant", "content": "a"}
 RULE = {"role": "system", "content": "s"}
 
 
-def read(values: dict[str, Any], **columns: str) -> Conversation:
+def read(values: dict[str, Any], **columns: Any) -> Conversation:
     return conversations([Row(values, "x.jsonl:1")], DataConfig(**columns))[0]
 
 
-def refused(values: dict[str, Any], **columns: str) -> str:
+def refused(values: dict[str, Any], **columns: Any) -> str:
     with pytest.raises(UserError) as error:
         read(values, **columns)
     return str(error.value)

@@ -85,7 +85,10 @@ def test_parquet_with_messages(tmp_path: Path) -> None:
     folder.mkdir()
     pyarrow.parquet.write_table(table, folder / "a.parquet")
     rows = read_rows(folder / "a.parquet")
-    assert [dict(row.values) for row in rows] == [{"messages": messages}, {"messages": messages[:1]}]
+    assert [dict(row.values) for row in rows] == [
+        {"messages": messages},
+        {"messages": messages[:1]},
+    ]
     assert rows[1].place == f"{folder}/a.parquet, row 2"
 
 

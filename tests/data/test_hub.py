@@ -85,7 +85,9 @@ def test_an_endpoint_that_does_not_answer_is_asked_once(
     assert time.perf_counter() - start < 10
 
 
-def test_no_network_but_cached(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_network_but_cached(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     source = tmp_path / "train.csv"
     source.write_text("sentence\nhello\n")
     made = datasets.load_dataset("csv", data_files=str(source), cache_dir=str(tmp_path / "made"))
@@ -116,6 +118,5 @@ def test_a_data_set_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError) as raised:
         load_hub("owner/name", "big")
     assert str(raised.value) == (
-        "the Hub's owner/name cannot be loaded: BuilderConfig 'big' not found. "
-        "Available: ['small']"
+        "the Hub's owner/name cannot be loaded: BuilderConfig 'big' not found. Available: ['small']"
     )

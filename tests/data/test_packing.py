@@ -21,7 +21,9 @@ def make(lengths: list[int], whole: bool = True) -> list[Example]:
     for start, length in zip(starts, lengths, strict=False):
         places = np.arange(length)
         supervised = places > 0 if whole else places == length - 1
-        examples.append(Example(np.arange(start, start + length, dtype=np.int32), supervised, whole))
+        examples.append(
+            Example(np.arange(start, start + length, dtype=np.int32), supervised, whole)
+        )
     return examples
 
 

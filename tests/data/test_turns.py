@@ -100,6 +100,13 @@ def test_a_template_that_marks_the_turns_is_believed(
     assert found == ["ho<|end|>", "ha<|end|>"]  # not the final eos, which is not marked
 
 
+def test_the_first_token_is_no_target_even_if_it_is_marked(
+    make_tokenizer: Callable[..., Any],
+) -> None:
+    template = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
+    assert said(chat("a", ["ho"]), make_tokenizer(template)) == ["o"]
+
+
 @given(contents=st.lists(words, min_size=1, max_size=3), system=st.booleans())
 @pytest.mark.parametrize("template", [None, CHATML])
 def test_any_words_are_found_and_nothing_else(
@@ -116,7 +123,9 @@ def test_any_words_are_found_and_nothing_else(
 
 def test_the_wrapper_of_mlx_lm_gives_the_same(tokenizer: Any) -> None:
     conversation = chat("suaua", ["be terse", "hi", "ho", "he", "ha"])
-    direct, wrapped = (assistant_tokens(conversation, t) for t in (tokenizer, TokenizerWrapper(tokenizer)))
+    direct, wrapped = (
+        assistant_tokens(conversation, t) for t in (tokenizer, TokenizerWrapper(tokenizer))
+    )
     for mine, other in zip(direct, wrapped, strict=True):
         np.testing.assert_array_equal(mine, other)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mlx_yoda.config.schema import LoraConfig
-from mlx_yoda.data.batches import Shape, collate, needed
+from mlx_yoda.data.batches import collate, needed
 from mlx_yoda.data.packing import Packed
-from mlx_yoda.data.shapes import choose_shapes
+from mlx_yoda.data.shapes import Shape, choose_shapes
 from mlx_yoda.lora.binding import adapter_of, dropout_keys, install, lent
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.recompute import Keep

@@ -1,0 +1,62 @@
+"""What all commands share: help with examples, and a standard output that is theirs alone."""
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import click
+
+_STDOUT = "mlx_yoda.stdout"
+
+
+class Sectioned(click.Command):
+    """A command whose epilog is shown as examples, line by line as it is written."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in inspect.cleandoc(self.epilog).splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+class Command(Sectioned):
+    """A command during which standard output takes nothing but what `say` writes.
+
+    Whatever libraries print goes to standard error.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        ctx.meta[_STDOUT] = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
+
+
+def command(name: str, *, examples: str, **settings: Any) -> Callable[..., click.Command]:
+    """Make a function a command; its docstring is the help."""
+    return click.command(name, cls=Command, epilog=examples, **settings)
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Write to standard output at once."""
+    click.echo(text + end, file=_stdout(), nl=False)
+
+
+def remark(text: str) -> None:
+    """Write a line to standard error."""
+    click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def own_stdout() -> Iterator[None]:
+    """Give `sys.stdout` back for a while, to read a line with the terminal's line editor."""
+    with contextlib.redirect_stdout(_stdout()):
+        yield
+
+
+def _stdout() -> TextIO:
+    stream: TextIO = click.get_current_context().meta[_STDOUT]
+    return stream

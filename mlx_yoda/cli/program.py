@@ -1,0 +1,112 @@
+"""The program `mlx-yoda`: its commands, and what becomes of every error."""
+
+import errno
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from mlx_yoda import __version__
+from mlx_yoda.cli.command import Sectioned
+from mlx_yoda.errors import UserError
+
+_COMMANDS = ("train", "generate", "chat", "evaluate", "convert", "info")
+_WRONG_INPUT = 2
+_INTERRUPTED = 128 + signal.SIGINT
+_NOBODY_READS = 128 + signal.SIGPIPE
+
+
+class Program(Sectioned, click.Group):
+    """A group whose commands live in a module each, and that ends in one sentence at worst.
+
+    Exit codes: 0, or 2 where the user can put something right (one sentence on standard error
+    says what), 130 after Ctrl-C, 141 where nobody reads the output any more. Anything else is a
+    fault of this program and ends in a traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one needs them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"mlx_yoda.cli.{cmd_name}").command
+        return command
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run a command line and exit."""
+        try:
+            code = super().main(*args, **extra, standalone_mode=False)
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.UsageError as error:
+            code = _refuse(error.format_message(), error.ctx)
+        except UserError as error:
+            code = _refuse(str(error))
+        except click.Abort:  # click's name for KeyboardInterrupt; it has ended the line
+            code = _INTERRUPTED
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                code = _hang_up()
+            elif error.strerror:
+                code = _refuse(_explain(error))
+            else:  # a library's own kind: no message for people
+                raise
+        sys.exit(code or 0)
+
+
+def _refuse(message: str, ctx: click.Context | None = None) -> int:
+    """Say in one line what is wrong."""
+    sentence = " ".join(message.split()).rstrip(".") + "."
+    if ctx is not None:
+        sentence += f" Try '{ctx.command_path} --help'."
+    click.echo(f"error: {sentence}", err=True)
+    return _WRONG_INPUT
+
+
+def _explain(error: OSError) -> str:
+    """A disk that is full, a folder that may not be written to."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}"
+
+
+def _hang_up() -> int:
+    """Leave Python nothing to flush, or it would complain on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _NOBODY_READS
+
+
+program = Program(
+    name="mlx-yoda",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=lambda ctx, _, wanted: wanted and _show_version(ctx),
+            help="Show the version and exit.",
+        )
+    ],
+    help="Fine-tune Phi-3 with LoRA on Apple Silicon, and talk to the result. Adapters are PEFT's"
+    " files: Hugging Face loads them as they are.",
+    epilog="""\
+    mlx-yoda train --config configs/demo.yaml      # no network, about a minute
+    mlx-yoda generate --model demo --adapter outputs/demo "You must find the old map."
+    mlx-yoda train --help
+    """,
+)
+
+
+def _show_version(ctx: click.Context) -> None:
+    click.echo(f"mlx-yoda {__version__}")
+    ctx.exit()

@@ -1,0 +1,61 @@
+"""Which values make sense: the range of each key, beyond its type."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mlx_yoda.config.keys import keys
+from mlx_yoda.config.schema import Config
+
+Check = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it must be
+
+_POSITIVE: Check = (lambda v: v > 0, "above 0")
+_NOT_NEGATIVE: Check = (lambda v: v >= 0, "0 or more")
+_AT_LEAST_1: Check = (lambda v: v >= 1, "1 or more")
+_SHARE: Check = (lambda v: 0 <= v < 1, "from 0 to below 1")
+_NOT_EMPTY: Check = (lambda v: len(v) > 0 and all(v), "not empty")
+
+_CHECKS: dict[str, Check] = {
+    "lora.r": _AT_LEAST_1,
+    "lora.lora_alpha": _POSITIVE,
+    "lora.lora_dropout": _SHARE,
+    "lora.target_modules": _NOT_EMPTY,
+    "lora.layers_to_transform": (
+        lambda v: v == [] or min(v if isinstance(v, list) else [v]) >= 0,
+        "0 or more, as layers are counted from 0",
+    ),
+    "lora.rank_pattern": (lambda v: all(r >= 1 for r in v.values()), "ranks of 1 or more"),
+    "lora.alpha_pattern": (lambda v: all(a > 0 for a in v.values()), "values above 0"),
+    "data.validation_split": _SHARE,
+    "data.max_length": (lambda v: v >= 2, "2 or more"),
+    "train.num_train_epochs": _POSITIVE,
+    "train.max_steps": (lambda v: v == -1 or v >= 1, "1 or more, or -1 to go by epochs"),
+    "train.per_device_train_batch_size": _AT_LEAST_1,
+    "train.per_device_eval_batch_size": _AT_LEAST_1,
+    "train.gradient_accumulation_steps": _AT_LEAST_1,
+    "train.learning_rate": _POSITIVE,
+    "train.warmup_steps": _NOT_NEGATIVE,
+    "train.warmup_ratio": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "train.weight_decay": _NOT_NEGATIVE,
+    "train.adam_beta1": _SHARE,
+    "train.adam_beta2": _SHARE,
+    "train.adam_epsilon": _POSITIVE,
+    "train.max_grad_norm": _NOT_NEGATIVE,
+    "train.logging_steps": _AT_LEAST_1,
+    "train.eval_steps": _AT_LEAST_1,
+    "train.save_steps": _AT_LEAST_1,
+    "train.save_total_limit": _AT_LEAST_1,
+    "train.generation_max_new_tokens": _AT_LEAST_1,
+    "train.seed": (lambda v: 0 <= v < 2**64, "from 0 to below 2**64"),
+}
+
+
+def problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Each key whose value makes no sense, with what it must be ("1 or more")."""
+    for path, key in keys().items():
+        value = getattr(getattr(config, key.section), key.name)
+        holds, wanted = _CHECKS.get(path, _NOT_EMPTY if isinstance(value, str) else _ANYTHING)
+        if value is not None and not holds(value):
+            yield path, wanted
+
+
+_ANYTHING: Check = (lambda _: True, "")

@@ -1,0 +1,114 @@
+"""From a file, `--set` and options to one checked configuration.
+
+Defaults < file < `--set key=value` < named options: the later one counts. Each setting keeps the
+place where it was written, so that whatever is wrong with it can be found.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlx_yoda.config.checks import problems
+from mlx_yoda.config.keys import advice, keys, sections
+from mlx_yoda.config.schema import Config
+from mlx_yoda.config.values import Mismatch, convert, expected, shown
+from mlx_yoda.config.yaml_text import read_entries, read_value, to_yaml
+from mlx_yoda.errors import UserError
+
+__all__ = ["load_config", "to_yaml"]
+
+# TRL's switch for cut-and-chain packing, as the notebook has it.
+_OLD_PACKING = {"true": "concat", "false": "none"}
+
+
+class Setting(NamedTuple):
+    """A raw value and where it was written: `phi3.yaml:12`, `--set lora.r=8` or `--r`."""
+
+    value: Any
+    place: str
+
+
+def load_config(
+    file: Path | None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a configuration.
+
+    Args:
+        file: a YAML file with the sections `model`, `lora`, `data`, `train`; None for defaults.
+        overrides: `section.key=value`, as `--set` takes them; a later one counts.
+        options: full key → value, which count before all else; text that may mean a number or
+            null is given as `values.Plain`.
+
+    Returns:
+        The configuration, every value of its field's type and in its range.
+
+    Raises:
+        UserError: the file cannot be read, a key is unknown, or a value is of the wrong type or
+            makes no sense; the message names file and line, or the option.
+    """
+    settings: dict[str, Setting] = {}
+    settings.update(_from_file(file) if file is not None else ())
+    settings.update(_from_override(text) for text in overrides)
+    settings.update(_from_options(options or {}))
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
+    for path, setting in settings.items():
+        section, _, name = path.partition(".")
+        values[section][name] = _typed(path, setting)
+    config = Config(**{section: cls(**values[section]) for section, cls in sections().items()})
+    for path, wanted in problems(config):
+        value, place = settings[path]
+        raise UserError(f"{place}: {path} must be {wanted}, not {shown(value)}.")
+    return config
+
+
+def _from_file(file: Path) -> Iterator[tuple[str, Setting]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {file}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text: is it a configuration?") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
+    for section, name, value, line in read_entries(text, str(file)):
+        place = f"{file}:{line}"
+        yield _known(section, name, place), Setting(value, place)
+
+
+def _from_override(text: str) -> tuple[str, Setting]:
+    path, equals, value = text.partition("=")
+    section, _, name = path.strip().rpartition(".")
+    place = f"--set {text}"
+    if not equals:
+        raise UserError(f"{place}: write it as --set section.key=value.")
+    return _known(section or None, name, place), Setting(read_value(value.strip()), place)
+
+
+def _from_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+    for path, value in options.items():
+        section, _, name = path.rpartition(".")
+        place = f"--{name.replace('_', '-')}"
+        yield _known(section or None, name, place), Setting(value, place)
+
+
+def _known(section: str | None, name: str, place: str) -> str:
+    """The full key, if there is such a one."""
+    path = name if section is None else f"{section}.{name}"
+    if path in keys():
+        return path
+    if section is not None and section not in sections():
+        raise UserError(f"{place}: there is no section {section}; {advice(None, section)}.")
+    raise UserError(f"{place}: there is no key {path}; {advice(section, name)}.")
+
+
+def _typed(path: str, setting: Setting) -> Any:
+    value, place = setting
+    if path == "data.packing":
+        value = _OLD_PACKING.get(str(value).lower(), value)
+    annotation = keys()[path].annotation
+    try:
+        return convert(value, annotation)
+    except Mismatch:
+        raise UserError(
+            f"{place}: {path} must be {expected(annotation)}, not {shown(value)}."
+        ) from None

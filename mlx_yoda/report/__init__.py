@@ -1,0 +1,1 @@
+"""Reports: events, and where they go."""

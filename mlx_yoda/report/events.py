@@ -1,0 +1,146 @@
+"""What a run tells about itself: one frozen dataclass a kind of event."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; `name` is its name in metrics.jsonl."""
+
+    name: ClassVar[str]
+
+
+Reporter = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The run is about to take its first step."""
+
+    name = "started"
+    total_steps: int
+    epochs: float
+    trainable_parameters: int
+    total_parameters: int
+    train_rows: int
+    validation_rows: int
+    rows_per_step: int
+    micro_batch: int
+    output_dir: str
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """An optimizer step is done.
+
+    Attributes:
+        loss: nats a supervised token: this step's, or where `logged` the mean since the last log.
+        grad_norm: before clipping.
+        input_tokens, supervised_tokens: of the whole run so far.
+        peak_memory: bytes that MLX's allocator held at most.
+        seconds: this step's.
+        logged: whether it belongs into metrics.jsonl, which is so every `logging_steps`.
+    """
+
+    name = "step"
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    input_tokens: int
+    supervised_tokens: int
+    input_tokens_per_second: float
+    supervised_tokens_per_second: float
+    peak_memory: int
+    seconds: float
+    logged: bool
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """The held-out loss after a step, in nats a token, and its exponential."""
+
+    name = "evaluate"
+    step: int
+    epoch: float
+    eval_loss: float
+    eval_perplexity: float
+    eval_tokens: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out question, the answer wanted and the answer given."""
+
+    prompt: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Generated(Event):
+    """Held-out questions were answered.
+
+    Attributes:
+        exact_match: share of the answers that equal their reference, 0 to 1.
+        chrf: chrF of all answers, 0 to 100.
+        rows: how many.
+        samples: the first few.
+    """
+
+    name = "generate"
+    when: Literal["before", "after"]
+    step: int
+    exact_match: float
+    chrf: float
+    rows: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint is on disk."""
+
+    name = "save"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """A remark or a warning."""
+
+    name = "note"
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run is over and the adapter is written.
+
+    Attributes:
+        train_loss: mean step loss of the run.
+        train_runtime: seconds spent in steps.
+    """
+
+    name = "finished"
+    step: int
+    train_loss: float
+    train_runtime: float
+    input_tokens: int
+    supervised_tokens: int
+    path: str
+
+
+def both(*reporters: Reporter) -> Reporter:
+    """One reporter that tells several."""
+
+    def report(event: Event) -> None:
+        for reporter in reporters:
+            reporter(event)
+
+    return report

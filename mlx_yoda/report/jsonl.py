@@ -1,0 +1,54 @@
+"""metrics.jsonl: one event a line."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlx_yoda import files
+from mlx_yoda.report.events import Event, Stepped
+
+
+class JsonLines:
+    """A reporter that appends each event to a file as it comes.
+
+    Steps go in every `logging_steps` only. The file is opened for each line, so that it may be
+    moved, and a run that is killed leaves whole lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        """Append one line."""
+        if isinstance(event, Stepped) and not event.logged:
+            return
+        line = json.dumps(as_dict(event), allow_nan=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """The event with its name first; `logged` says nothing in a log."""
+    fields = asdict(event)  # type: ignore[call-overload]
+    fields.pop("logged", None)
+    return {"event": event.name, **fields}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The events in a file; a last line that was cut off by a crash is left out."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            break
+    return events
+
+
+def rewind(path: Path, step: int) -> None:
+    """Take back what was told after a step, for a run that goes on from there."""
+    if path.exists():
+        kept = [event for event in read(path) if event.get("step", 0) <= step]
+        kept = [event for event in kept if event["event"] != "finished"]
+        files.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))

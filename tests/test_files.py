@@ -1,0 +1,52 @@
+"""Files are whole or absent."""
+
+import hashlib
+import json
+
+import pytest
+
+from mlx_yoda import files
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o400
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_directory_appears_filled_or_not_at_all(tmp_path):
+    path = tmp_path / "new"
+    with pytest.raises(RuntimeError), files.new_directory(path) as folder:
+        (folder / "a").write_text("x")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with files.new_directory(path) as folder:
+        (folder / "a").write_text("x")
+        assert not path.exists()
+    assert (path / "a").read_text() == "x"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileExistsError), files.new_directory(path):
+        pass
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / "a"
+    files.write_bytes(path, b"abc")
+    assert files.sha256(path) == hashlib.sha256(b"abc").hexdigest()

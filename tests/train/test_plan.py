@@ -1,0 +1,73 @@
+"""How many steps, which rows, which shapes."""
+
+import pytest
+
+from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.errors import UserError
+from mlx_yoda.train.plan import make_plan, padding_share
+
+
+def batches_of(plan, start=0):
+    return [(step, [b.indices for b in batches]) for step, batches in plan.steps(start)]
+
+
+@pytest.mark.parametrize(
+    ("config", "steps_per_epoch", "total"),
+    [
+        ({}, 11, 110),
+        ({"num_train_epochs": 1.5}, 11, 17),
+        ({"max_steps": 5}, 11, 5),
+        ({"gradient_accumulation_steps": 3}, 4, 40),
+    ],
+)
+def test_steps_are_counted_as_transformers_counts_them(make_rows, config, steps_per_epoch, total):
+    plan = make_plan(make_rows(43), TrainConfig(**config))
+    assert (plan.steps_per_epoch, plan.total_steps) == (steps_per_epoch, total)
+    steps = batches_of(plan)
+    assert [step for step, _ in steps] == list(range(total))
+
+
+def test_every_row_is_seen_once_an_epoch(make_rows):
+    config = TrainConfig(num_train_epochs=2, gradient_accumulation_steps=2)
+    plan = make_plan(make_rows(43), config)
+    steps = batches_of(plan)
+    for epoch in range(2):
+        taken = steps[epoch * plan.steps_per_epoch : (epoch + 1) * plan.steps_per_epoch]
+        seen = [i for _, micro in taken for indices in micro for i in indices]
+        assert sorted(seen) == list(range(43))
+
+
+def test_going_on_in_the_middle_takes_the_same_rows(make_rows):
+    plan = make_plan(make_rows(43), TrainConfig(num_train_epochs=3))
+    steps = batches_of(plan)
+    for start in (0, 1, 10, 11, 17, 32):
+        assert batches_of(plan, start) == steps[start:]
+
+
+def test_the_micro_batch_does_not_change_a_steps_rows(make_rows):
+    rows = make_rows(43)
+    config = TrainConfig(gradient_accumulation_steps=2)
+    wide, narrow = make_plan(rows, config), make_plan(rows, config, micro_batch=1)
+    for (_, one), (_, two) in zip(batches_of(wide), batches_of(narrow), strict=True):
+        assert [i for part in one for i in part] == [i for part in two for i in part]
+        assert all(len(part) == 1 for part in two)
+
+
+def test_later_epochs_bring_no_new_shapes(make_rows):
+    plan = make_plan(make_rows(200, 3, 60), TrainConfig(num_train_epochs=4))
+    seen = []
+    for _, batches in plan.steps():
+        seen.append({(b.tokens.shape, b.rows.shape, b.targets.shape) for b in batches})
+    first = set().union(*seen[: plan.steps_per_epoch])
+    assert set().union(*seen) == first
+    assert 1 < len(first) <= 16
+
+
+def test_little_is_padded(make_rows):
+    plan = make_plan(make_rows(400, 12, 49), TrainConfig(per_device_train_batch_size=4))
+    assert padding_share(plan) < 0.06
+
+
+def test_no_rows_is_an_error():
+    with pytest.raises(UserError, match="no training rows"):
+        make_plan([], TrainConfig())
