@@ -20,6 +20,7 @@ import mlx.core as mx
 
 from mlx_yoda.errors import UserError
 from mlx_yoda.files import new_directory
+from mlx_yoda.model.sizes import tensor_shapes
 
 SHARD_BYTES = 1 << 30
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -83,33 +84,6 @@ def write_random_phi3(
         _write_weights(folder, config, _DTYPES[dtype], seed, shard_bytes)
 
 
-def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every tensor of a Phi-3, as `Phi3ForCausalLM` names them."""
-    hidden, wide, vocabulary = (
-        config["hidden_size"],
-        config["intermediate_size"],
-        config["vocab_size"],
-    )
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    head = hidden // heads
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
-    for index in range(config["num_hidden_layers"]):
-        layer = f"model.layers.{index}"
-        found |= {
-            f"{layer}.input_layernorm.weight": (hidden,),
-            f"{layer}.self_attn.qkv_proj.weight": ((heads + 2 * kv_heads) * head, hidden),
-            f"{layer}.self_attn.o_proj.weight": (hidden, heads * head),
-            f"{layer}.post_attention_layernorm.weight": (hidden,),
-            f"{layer}.mlp.gate_up_proj.weight": (2 * wide, hidden),
-            f"{layer}.mlp.down_proj.weight": (hidden, wide),
-        }
-    found["model.norm.weight"] = (hidden,)
-    if not config.get("tie_word_embeddings", False):
-        found["lm_head.weight"] = (vocabulary, hidden)
-    return found
-
-
 def _check_sizes(config: Mapping[str, Any]) -> None:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -157,7 +131,7 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
 def _write_weights(
     folder: Path, config: Mapping[str, Any], dtype: mx.Dtype, seed: int, shard_bytes: int
 ) -> None:
-    plan = list(_shards(shapes(config), dtype.size, shard_bytes))
+    plan = list(_shards(tensor_shapes(config), dtype.size, shard_bytes))
     std = config.get("initializer_range", 0.02)
     key = mx.random.key(seed)
     weight_map: dict[str, str] = {}
@@ -235,7 +209,7 @@ def main() -> None:
         write_random_phi3(destination, config, tokenizer=tokenizer, dtype=dtype, seed=seed)
     except (UserError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    parameters = sum(math.prod(shape) for shape in shapes(config).values())
+    parameters = sum(math.prod(shape) for shape in tensor_shapes(config).values())
     sys.stderr.write(f"{destination}: {parameters:,} parameters in {dtype}\n")
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house, held by walking the source: who may import whom, and how long things are."""
+"""The rules of the house, held by walking the source: who imports whom, how long things are."""
 
 import ast
 import subprocess

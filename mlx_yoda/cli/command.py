@@ -3,10 +3,12 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
+
+from mlx_yoda.cli.blas import prefer_openblas
 
 _STDOUT = "mlx_yoda.stdout"
 
@@ -30,14 +32,10 @@ class Command(Sectioned):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        prefer_openblas()
         ctx.meta[_STDOUT] = sys.stdout
         with contextlib.redirect_stdout(sys.stderr):
             return super().invoke(ctx)
-
-
-def command(name: str, *, examples: str, **settings: Any) -> Callable[..., click.Command]:
-    """Make a function a command; its docstring is the help."""
-    return click.command(name, cls=Command, epilog=examples, **settings)
 
 
 def say(text: str = "", *, end: str = "\n") -> None:

@@ -1,9 +1,8 @@
 """The program `mlx-yoda`: its commands, and what becomes of every error."""
 
-import errno
-import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -16,15 +15,14 @@ from mlx_yoda.errors import UserError
 _COMMANDS = ("train", "generate", "chat", "evaluate", "convert", "info")
 _WRONG_INPUT = 2
 _INTERRUPTED = 128 + signal.SIGINT
-_NOBODY_READS = 128 + signal.SIGPIPE
 
 
 class Program(Sectioned, click.Group):
     """A group whose commands live in a module each, and that ends in one sentence at worst.
 
     Exit codes: 0, or 2 where the user can put something right (one sentence on standard error
-    says what), 130 after Ctrl-C, 141 where nobody reads the output any more. Anything else is a
-    fault of this program and ends in a traceback.
+    says what), 130 after Ctrl-C, 1 where nobody reads the output any more (click sees to that).
+    Anything else is a fault of this program and ends in a traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,11 +36,12 @@ class Program(Sectioned, click.Group):
         command: click.Command = import_module(f"mlx_yoda.cli.{cmd_name}").command
         return command
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
         """Run a command line and exit."""
         try:
-            code = super().main(*args, **extra, standalone_mode=False)
-            sys.stdout.flush()
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
@@ -53,12 +52,9 @@ class Program(Sectioned, click.Group):
         except click.Abort:  # click's name for KeyboardInterrupt; it has ended the line
             code = _INTERRUPTED
         except OSError as error:
-            if error.errno == errno.EPIPE:
-                code = _hang_up()
-            elif error.strerror:
-                code = _refuse(_explain(error))
-            else:  # a library's own kind: no message for people
+            if not error.strerror:  # a library's own kind: no message for people
                 raise
+            code = _refuse(_explain(error))
         sys.exit(code or 0)
 
 
@@ -77,10 +73,10 @@ def _explain(error: OSError) -> str:
     return f"{place}{error.strerror}"
 
 
-def _hang_up() -> int:
-    """Leave Python nothing to flush, or it would complain on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _NOBODY_READS
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"mlx-yoda {__version__}")
+        ctx.exit()
 
 
 program = Program(
@@ -93,7 +89,7 @@ program = Program(
             is_flag=True,
             is_eager=True,
             expose_value=False,
-            callback=lambda ctx, _, wanted: wanted and _show_version(ctx),
+            callback=_show_version,
             help="Show the version and exit.",
         )
     ],
@@ -105,8 +101,3 @@ program = Program(
     mlx-yoda train --help
     """,
 )
-
-
-def _show_version(ctx: click.Context) -> None:
-    click.echo(f"mlx-yoda {__version__}")
-    ctx.exit()

@@ -1,7 +1,7 @@
-"""One option for each field of the configuration, made from the schema; no default is here."""
+"""Options made from the configuration's fields: no name, type or default is written twice."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -9,82 +9,201 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from mlx_yoda.cli.command import Command
+from mlx_yoda.config.parse import load_config
 from mlx_yoda.config.schema import Config
-
-_LONG_NAMES = {"model_name_or_path": "--model", "dataset_name": "--data"}
-_WORDS = {int: "INTEGER", float: "NUMBER", str: "TEXT", list: "LIST", dict: "MAPPING"}
-_TITLES = {"model": "Model", "lora": "LoRA", "data": "Data", "train": "Training"}
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_CHOSEN = "mlx_yoda.chosen"
+_NAMES = {"model.model_name_or_path": "--model", "data.dataset_name": "--data"}
+_WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "TEXT", NoneType: "null"}
+_TITLES = {"model": "Model", "lora": "LoRA", "data": "Data", "train": "Training"}
+
 
 class Setting(click.Option):
-    """An option that stands for the field `section.name` of the configuration."""
+    """An option for one field of the configuration.
 
-    def __init__(self, section: str, field: Field[Any]) -> None:
-        self.section, self.field = section, field
-        self.key = f"{section}.{field.name}"
-        flag = "--" + field.name.replace("_", "-")
-        switch = field.type is bool
-        names = [_LONG_NAMES.get(field.name, flag)]
-        super().__init__(
-            [f"{names[0]}/--no-{names[0][2:]}" if switch else names[0], self.key],
-            type=click.BOOL if switch else _Yaml(field.type),
-            default=None,
-            metavar=None if switch else "|".join(_words(field.type)),
-            help=f"{field.metadata['help']} [{_shown(_default(field))}]",
-        )
-        self.name = self.key
+    Attributes:
+        key: the field, as `section.name`.
+        field: the field itself.
+        main: whether `--help` explains it; else it only names it.
+    """
 
-
-class _Yaml(click.ParamType):
-    """Text for a field of text, YAML for any other; the configuration checks the rest."""
-
-    name = "yaml"
-
-    def __init__(self, kind: Any) -> None:
-        self.kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read the value as the configuration file would."""
-        if self.kind in (str, str | None) or not isinstance(value, str):
-            return value
-        import yaml
-
-        try:
-            return yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            self.fail(f"{value!r} is no YAML; quote it", param, ctx)
+    def __init__(self, names: list[str], *, field: Field[Any], key: str, main: bool, **attrs: Any):
+        self.key, self.field, self.main = key, field, main
+        kind: dict[str, Any] = {"type": str, "metavar": _metavar(field.type)}
+        attrs |= {"default": None} if field.type is bool else kind
+        super().__init__(names, expose_value=False, callback=_remember, **attrs)
 
 
 class Configured(Command):
-    """A command with settings: its help names them by section, `--settings` explains them."""
+    """A command with many settings: `--help` explains the main ones and names the others."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options in full and the settings by name."""
-        own, settings = _parted(self.get_params(ctx), ctx)
+        """Write the options, then the names of the settings that `--settings` explains."""
+        params = self.get_params(ctx)
+        others = [param for param in params if isinstance(param, Setting) and not param.main]
+        shown = [param.get_help_record(ctx) for param in params if param not in others]
         with formatter.section("Options"):
-            formatter.write_dl(own)
-        if settings:
-            with formatter.section("Settings, explained by --settings"):
+            formatter.write_dl([record for record in shown if record])
+        if others:
+            with formatter.section("Settings, each an option too (lora_alpha is --lora-alpha)"):
                 formatter.write_dl(
                     [
-                        (_TITLES[section], " ".join(setting.opts[0] for setting in found))
-                        for section, found in settings
+                        (_TITLES[section], " ".join(setting.key.split(".")[1] for setting in found))
+                        for section, found in _by_section(others)
                     ]
                 )
 
 
 def settings(*main: str) -> Decorator:
-    """Add an option for every field; those named (`section.name`) are shown first.
+    """Give a command an option for each of these fields (`section.name`)."""
 
-    The command gets them as one mapping, `options`, of those that were given.
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        schema = dict(_schema())
+        for key in reversed(main):  # decorators are applied from below
+            function = _option(key, schema[key], main=True, help=_help(schema[key]))(function)
+        return function
+
+    return decorate
+
+
+def all_settings(*main: str) -> Decorator:
+    """Give a command an option for every field; these are explained first, with their defaults."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        schema = dict(_schema())
+        for key in reversed([*main, *(key for key in schema if key not in main)]):
+            text = f"{_help(schema[key])}  [{_written(_default(schema[key]))}]"
+            function = _option(key, schema[key], main=key in main, help=text)(function)
+        return function
+
+    return decorate
+
+
+def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--config FILE` (`file`) and `--set section.key=value` (`overrides`)."""
+    function = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change one value of the configuration; may be repeated.",
+    )(function)
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="YAML with the sections model, lora, data and train.",
+    )(function)
+
+
+def settings_help(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--settings`, which explains every setting with its default."""
+    return click.option(
+        "--settings",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_explain,
+        help="Explain every setting, with its default, and exit.",
+    )(function)
+
+
+def is_chosen(key: str) -> bool:
+    """Whether the command line has an option for this field."""
+    return key in _chosen(click.get_current_context())
+
+
+def configuration(file: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The defaults, then the file, then `--set`, then the options of this command line.
+
+    Raises:
+        UserError: one of them is wrong.
     """
-    ...
+    given = _chosen(click.get_current_context())
+    # Text and truth are said as they are; all else is YAML, as it is after --set.
+    written = [f"{key}={value}" for key, (field, value) in given.items() if not _as_is(field)]
+    options = {key: value for key, (field, value) in given.items() if _as_is(field)}
+    return load_config(file, [*overrides, *written], options)
 
 
-def all_settings() -> Iterator[Setting]:
-    """A setting for each field, in the schema's order."""
-    for part in fields(Config):
-        for field in fields(part.type):  # type: ignore[arg-type]
-            yield Setting(part.name, field)
+def _schema() -> Iterator[tuple[str, Field[Any]]]:
+    """`section.name` and field, in the schema's order."""
+    for section in fields(Config):
+        for field in fields(section.type):  # type: ignore[arg-type]
+            yield f"{section.name}.{field.name}", field
+
+
+def _option(key: str, field: Field[Any], *, main: bool, help: str) -> Decorator:
+    name = _NAMES.get(key, f"--{field.name.replace('_', '-')}")
+    names = f"{name}/--no-{name[2:]}" if field.type is bool else name
+    return click.option(names, cls=Setting, field=field, key=key, main=main, help=help)
+
+
+def _help(field: Field[Any]) -> str:
+    return str(field.metadata["help"])
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    assert isinstance(param, Setting)
+    if value is not None:
+        _chosen(ctx)[param.key] = (param.field, value)
+
+
+def _chosen(ctx: click.Context) -> dict[str, tuple[Field[Any], str | bool]]:
+    """`section.name` → field and value of the settings on the command line."""
+    found: dict[str, tuple[Field[Any], str | bool]] = ctx.meta.setdefault(_CHOSEN, {})
+    return found
+
+
+def _as_is(field: Field[Any]) -> bool:
+    return field.type in (bool, str, str | None)
+
+
+def _explain(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    formatter = ctx.make_formatter()
+    found = [param for param in ctx.command.get_params(ctx) if isinstance(param, Setting)]
+    for section, members in _by_section(found):
+        with formatter.section(f"{_TITLES[section]}  ({section}: in the configuration file)"):
+            records = [setting.get_help_record(ctx) for setting in members]
+            formatter.write_dl([record for record in records if record])
+    click.echo(formatter.getvalue(), nl=False)
+    ctx.exit()
+
+
+def _by_section(found: list[Setting]) -> list[tuple[str, list[Setting]]]:
+    groups = [(title, [s for s in found if s.key.startswith(f"{title}.")]) for title in _TITLES]
+    return [(title, members) for title, members in groups if members]
+
+
+def _metavar(kind: Any) -> str:
+    """A type as it stands behind an option: `none|concat|best_fit`, `INTEGER|null`."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return "|".join(arguments)
+    if origin in (list, dict):
+        return "LIST" if origin is list else "MAPPING"
+    if str in arguments and NoneType in arguments and len(arguments) == 2:
+        return "TEXT"  # text is taken as it is, so null cannot be said here
+    return "|".join(_metavar(member) for member in arguments)
+
+
+def _written(default: Any) -> str:
+    """A default as one would write it in YAML."""
+    match default:
+        case None | True | False:
+            return {None: "null", True: "true", False: "false"}[default]
+        case list():
+            return ", ".join(default)
+        case _:
+            return str(default)

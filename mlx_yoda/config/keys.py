@@ -88,13 +88,13 @@ def advice(section: str | None, name: str) -> str:
     if elsewhere or name in _ELSEWHERE:
         return f"it is called {elsewhere[0] if elsewhere else _ELSEWHERE[name]} here"
     if section is None and (near := get_close_matches(name, sections(), n=1)):
-        return f"did you mean the section {near[0]}?"
+        return f"did you mean the section {near[0]}"
     of_section = [key.name for key in keys().values() if key.section == section]
     candidates = {key.name: key.path for key in keys().values() if key.name not in of_section}
     candidates |= {own: f"{section}.{own}" for own in of_section}
     near = get_close_matches(name, of_section, n=1) or get_close_matches(name, candidates, n=1)
     if near:
-        return f"did you mean {candidates[near[0]]}?"
+        return f"did you mean {candidates[near[0]]}"
     if section is None:
         return f"the sections are {', '.join(sections())}"
     return f"the keys of {section} are {', '.join(of_section)}"

@@ -80,7 +80,7 @@ def _from_override(text: str) -> tuple[str, Setting]:
     section, _, name = path.strip().rpartition(".")
     place = f"--set {text}"
     if not equals:
-        raise UserError(f"{place}: write it as --set section.key=value.")
+        raise UserError(f"{place}: write it as section.key=value.")
     return _known(section or None, name, place), Setting(read_value(value.strip()), place)
 
 

@@ -1,4 +1,4 @@
-"""What can be configured: frozen dataclasses under the names of PEFT's LoraConfig and TRL's SFTConfig.
+"""What can be configured: frozen dataclasses named as PEFT's LoraConfig and TRL's SFTConfig are.
 
 Each field carries its one-line help, from which the command line's help and the reference are
 made; nothing else in the program holds a default.

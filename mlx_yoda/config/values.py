@@ -89,7 +89,9 @@ def _scalar(value: Any, kind: type) -> Any:
             value = float(value)
         except OverflowError:
             raise Mismatch from None
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if type(value) is not kind:
+        raise Mismatch
+    if isinstance(value, float) and not math.isfinite(value):
         raise Mismatch
     return value
 

@@ -58,9 +58,9 @@ def read_entries(text: str, file: str) -> list[Entry]:
 
 
 def read_value(text: str) -> Any:
-    """The value that an option's text means: a flow list, a flow mapping, a quoted text, or `Plain`.
+    """What an option's text means: a flow list, a flow mapping, a quoted text, or `Plain`.
 
-    Text that only looks like YAML, such as the regular expression `[a-z]+_proj`, is taken as it is.
+    What only looks like YAML, such as the expression `[a-z]+_proj`, is taken as it is.
     """
     if text[:1] in ("[", "{", '"', "'"):
         try:
@@ -73,7 +73,8 @@ def read_value(text: str) -> Any:
 
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML; `load_config` on it gives the same configuration."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, width=100)
+    # In ASCII: PyYAML folds a bare U+0085 as if it were a space, and loses it.
+    return yaml.safe_dump(asdict(config), sort_keys=False, width=100)
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:

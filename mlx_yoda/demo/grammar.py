@@ -82,12 +82,12 @@ class Sentence:
     @property
     def plain(self) -> str:
         """The sentence in plain order: "My sister must not open the old gate."."""
-        return f"{_capitalised(self.subject)} {self.verb} {self.rest}."
+        return f"{capitalised(self.subject)} {self.verb} {self.rest}."
 
     @property
     def yoda(self) -> str:
         """The sentence in Yoda order: "Open the old gate, my sister must not."."""
-        inverted = f"{_capitalised(self.rest)}, {self.subject} {self.verb}."
+        inverted = f"{capitalised(self.rest)}, {self.subject} {self.verb}."
         return f"{inverted} {_MURMUR}" if self.murmur else inverted
 
 
@@ -176,6 +176,6 @@ def _pick(random: Random, options: Iterable[str]) -> str:
     return random.choice([*options])
 
 
-def _capitalised(text: str) -> str:
+def capitalised(text: str) -> str:
     """The text with a capital first letter, the rest as it is."""
     return text[0].upper() + text[1:]

@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.phi3 import Model, ModelArgs
 from tokenizers import Tokenizer
 
-from mlx_yoda.demo.grammar import pairs, sentences, words
+from mlx_yoda.demo.grammar import capitalised, pairs, sentences, words
 from mlx_yoda.demo.tokenizer import CHAT_TOKENS, PLAIN_TOKENS, tokenizer_config, train_tokenizer
 from mlx_yoda.files import new_directory, write_json, write_text
 
@@ -30,6 +30,8 @@ STEPS = 1000
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP = 50
+
+Exchange = tuple[str, str]  # what the user says, what the assistant answers
 
 _IDS = {token: i for i, token in enumerate(PLAIN_TOKENS + CHAT_TOKENS)}
 _EOS, _END = _IDS["<|endoftext|>"], _IDS["<|end|>"]
@@ -90,9 +92,9 @@ def pretrain(tokenizer: Tokenizer) -> Model:
     )
     optimizer = optim.AdamW(schedule, weight_decay=0.01, bias_correction=True)
     loss_and_gradients = nn.value_and_grad(model, copying_loss)
-    texts = batches()
+    training = batches()
     for step in range(1, STEPS + 1):
-        tokens = conversations(tokenizer, next(texts))
+        tokens = conversations(tokenizer, next(training))
         loss, gradients = loss_and_gradients(model, tokens)
         gradients, _ = optim.clip_grad_norm(gradients, 1.0)
         optimizer.update(model, gradients)
@@ -102,47 +104,47 @@ def pretrain(tokenizer: Tokenizer) -> Model:
     return model
 
 
-def things_to_say() -> Iterator[str]:
+def exchanges() -> Iterator[Exchange]:
     """Sentences in plain order and babble, in turns."""
     random, vocabulary = Random(SEED), words()
     for sentence in sentences(SEED):
-        yield sentence.plain
+        yield sentence.plain, sentence.plain
         yield _babble(random, vocabulary)
 
 
-def batches() -> Iterator[list[str]]:
-    """Things to say in batches of similar length, so that little is padding."""
-    texts = things_to_say()
-    while True:
-        pool = sorted(islice(texts, 4 * BATCH), key=len)
-        for i in Random(len(pool[0])).sample(range(4), 4):
-            yield pool[i * BATCH : (i + 1) * BATCH]
-
-
-def _babble(random: Random, vocabulary: list[str]) -> str:
-    """Two to ten words in no order, some with a capital or a comma, some made up."""
-    said = []
-    for _ in range(random.randint(2, 10)):
+def _babble(random: Random, vocabulary: list[str]) -> Exchange:
+    """Two to nine words in no order, a few made up; asked with stray capitals, answered tidily."""
+    asked, answered = [], []
+    for _ in range(random.randint(2, 9)):
         word = random.choice(vocabulary)
-        if random.random() < 0.05:
-            word = "".join(random.choices(ascii_lowercase, k=random.randint(1, 4)))
-        if random.random() < 0.2:
-            word = word.capitalize()
-        said.append(word + random.choices(("", ","), (9, 1))[0])
-    return " ".join(said) + random.choice(".!?")
+        if random.random() < 0.07:
+            word = "".join(random.choices(ascii_lowercase, k=random.randint(1, 5)))
+        stray = random.random() < (0.1 if asked else 0.5)
+        comma = "," if random.random() < 0.1 else ""
+        asked.append((capitalised(word) if stray else word) + comma)
+        answered.append((word if answered else capitalised(word)) + comma)
+    stop = random.choice(".!?")
+    return " ".join(asked) + stop, " ".join(answered) + stop
 
 
-def conversations(tokenizer: Tokenizer, texts: list[str]) -> mx.array:
-    """Conversations in which the assistant repeats the user, padded with <|endoftext|>.
+def batches(pool: int = 4) -> Iterator[list[Exchange]]:
+    """Exchanges in batches of similar length, so that little of a batch is padding."""
+    random, endless = Random(SEED), exchanges()
+    while True:
+        some = sorted(islice(endless, pool * BATCH), key=lambda exchange: len(exchange[0]))
+        for i in random.sample(range(pool), pool):
+            yield some[i * BATCH : (i + 1) * BATCH]
 
-    Returns:
-        Token ids `(len(texts), T)`, of which each row is
-        `<|user|> text <|end|> <|assistant|> text <|end|> <|endoftext|> …`.
+
+def conversations(tokenizer: Tokenizer, batch: list[Exchange]) -> mx.array:
+    """Token ids `(len(batch), T)`, padded with <|endoftext|>.
+
+    A row is `<|user|> asked <|end|> <|assistant|> answered <|end|> <|endoftext|> …`.
     """
     rows = []
-    for encoded in tokenizer.encode_batch(texts):
-        said = encoded.ids
-        rows.append([_USER, *said, _END, _ASSISTANT, *said, _END, _EOS])
+    for asked, answered in batch:
+        question = [_USER, *tokenizer.encode(asked).ids, _END]
+        rows.append([*question, _ASSISTANT, *tokenizer.encode(answered).ids, _END, _EOS])
     longest = max(map(len, rows))
     return mx.array([row + [_EOS] * (longest - len(row)) for row in rows])
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlx_yoda.config.schema import Config
+from mlx_yoda.config.schema import Config, ModelConfig
 from mlx_yoda.lora.binding import adapter_of, install
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.model.inventory import count_parameters
@@ -63,12 +63,7 @@ def finetune(
     output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
 
     # model and lora
-    base = load(
-        config.model.model_name_or_path,
-        revision=config.model.model_revision,
-        dtype=config.model.dtype,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    base = _base(config.model)
     layers = inject(base.model, config.lora, mx.random.key(config.train.seed))
 
     # data
@@ -103,6 +98,15 @@ def finetune(
     finished = _finished(state, meter, output)
     report(finished)
     return Outcome(output.path, finished.train_loss, state.step)
+
+
+def _base(model: ModelConfig) -> Loaded:
+    return load(
+        model.model_name_or_path,
+        revision=model.model_revision,
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+    )
 
 
 def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:

@@ -30,7 +30,7 @@ class JsonLines:
 
 def as_dict(event: Event) -> dict[str, Any]:
     """The event with its name first; `logged` says nothing in a log."""
-    fields = asdict(event)  # type: ignore[call-overload]
+    fields = asdict(event)
     fields.pop("logged", None)
     return {"event": event.name, **fields}
 

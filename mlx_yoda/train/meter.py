@@ -1,6 +1,6 @@
 """What the steps add up to between two reports, and over the run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -33,7 +33,7 @@ class Meter:
     input_tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
-    last: Last = Last()
+    last: Last = field(default_factory=Last)
 
     def add(self, loss: float, input_tokens: int, supervised_tokens: int, seconds: float) -> None:
         """Count one optimizer step."""

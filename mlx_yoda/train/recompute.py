@@ -84,18 +84,19 @@ def recomputed(
     def backward(
         primals: tuple[mx.array, Adapter, Keys], dy: mx.array, _: mx.array
     ) -> tuple[mx.array, Adapter, Keys]:
-        h, adapter, keys = primals
-        saved = mx.depends([h, *flatten(adapter), *keys.values()], [dy])  # not before its turn
-        h, weights, drawn = saved[0], saved[1 : 1 + 2 * len(adapter)], saved[1 + 2 * len(adapter) :]
-        again = dict(zip(keys, drawn, strict=True))
+        _, adapter, keys = primals
+        weights = flatten(adapter)
+        # Nothing is made again before its turn.
+        saved = [primals[0], *weights, *keys.values()]
+        saved = cast(list[mx.array], mx.depends(saved, [dy]))
+        drawn = dict(zip(keys, saved[1 + len(weights) :], strict=True))
         _, (dh, *gradients) = mx.vjp(
-            lambda h, *weights: run(h, unflatten(adapter, weights), again), [h, *weights], [dy]
+            lambda h, *weights: run(h, unflatten(adapter, weights), drawn),
+            saved[: 1 + len(weights)],
+            [dy],
         )
-        return (
-            dh,
-            unflatten(adapter, gradients),
-            {path: mx.zeros_like(k) for path, k in keys.items()},
-        )
+        no_gradient = {path: mx.zeros_like(key) for path, key in keys.items()}
+        return dh, unflatten(adapter, gradients), no_gradient
 
     call = mx.custom_function(run)
     call.vjp(backward)

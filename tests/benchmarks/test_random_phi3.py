@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig, Phi3ForCausalLM
 
-from benchmarks.random_phi3 import shapes, write_random_phi3
+from benchmarks.random_phi3 import write_random_phi3
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.load import load, resolve
+from mlx_yoda.model.sizes import tensor_shapes
 
 SIZES = {
     "num_hidden_layers": 2,
@@ -44,7 +45,7 @@ def test_transformers_finds_every_weight_it_needs(config, tmp_path):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     state = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    assert state == shapes(config)
+    assert state == tensor_shapes(config)
 
 
 def test_weights_are_drawn_from_the_configured_normal(config, tmp_path):
@@ -71,7 +72,7 @@ def test_shards_hold_the_same_weights_as_one_file(config, tmp_path):
     assert sorted(set(index["weight_map"].values())) == files
     one, many, other = (weights(tmp_path / name) for name in ("one", "many", "other"))
     assert index["metadata"]["total_size"] == sum(w.nbytes for w in one.values())
-    assert all(mx.array_equal(one[name], many[name]) for name in shapes(config))
+    assert all(mx.array_equal(one[name], many[name]) for name in tensor_shapes(config))
     assert not mx.array_equal(one["lm_head.weight"], other["lm_head.weight"])
     ours = load(tmp_path / "many").model(mx.array([[1, 2, 3]]))
     theirs = Phi3ForCausalLM.from_pretrained(tmp_path / "many", dtype=torch.float32).eval()
@@ -103,7 +104,7 @@ def test_the_real_tokenizer_gives_the_real_ids(shared, tmp_path):
 
 def test_the_shapes_are_phi3_minis(shared):
     real = json.loads((shared / "data/phi-3-mini-4k-instruct/config.json").read_text())
-    assert sum(int(np.prod(shape)) for shape in shapes(real).values()) == 3_821_079_552
+    assert sum(int(np.prod(shape)) for shape in tensor_shapes(real).values()) == 3_821_079_552
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""A base and its adapter, measured side by side."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlx_yoda.config.schema import Config
+from mlx_yoda.data.chat import encode
+from mlx_yoda.data.columns import Conversation, conversations
+from mlx_yoda.data.packing import Packed, pack
+from mlx_yoda.data.sources import load_splits
+from mlx_yoda.errors import UserError
+from mlx_yoda.evaluate import score
+from mlx_yoda.generate import answer_all
+from mlx_yoda.lora.inject import disabled
+from mlx_yoda.model.load import Loaded
+from mlx_yoda.recipes.dataset import Question, questions
+from mlx_yoda.recipes.respond import Responder
+from mlx_yoda.train.evaluate import held_out_loss
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well a model does.
+
+    Attributes:
+        loss: nats a supervised token.
+        perplexity: its exponential.
+        exact_match: share of greedy answers that equal their reference; None without questions.
+        chrf: chrF of all answers, 0 to 100; None without questions.
+    """
+
+    loss: float
+    perplexity: float
+    exact_match: float | None
+    chrf: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The base, and the adapter if there is one.
+
+    Attributes:
+        model_name_or_path: the base.
+        adapter_name_or_path: where the adapter came from, or None.
+        dataset_name: the data set.
+        rows: how many were measured.
+        tokens: how many of their tokens carry loss.
+        questions: how many of the rows could be asked.
+        base: the base alone.
+        adapter: the base with the adapter, or None.
+    """
+
+    model_name_or_path: str
+    adapter_name_or_path: str | None
+    dataset_name: str
+    rows: int
+    tokens: int
+    questions: int
+    base: Measured
+    adapter: Measured | None
+
+
+def read_split(config: Config, split: Split, limit: int | None = None) -> list[Conversation]:
+    """The first `limit` conversations of a split, all if None.
+
+    Raises:
+        UserError: the data cannot be read, or the split is empty.
+    """
+    splits = load_splits(config.data, config.train.seed)
+    rows = {"train": splits.train, "validation": splits.validation, "test": splits.test}[split]
+    if not rows:
+        hint = " or hold rows out with --set data.validation_split=0.1"
+        raise UserError(
+            f"{splits.name} has no {split} split: name another with --split"
+            f"{hint if split == 'validation' else ''}."
+        )
+    return conversations(rows[:limit], config.data)
+
+
+def compare(responder: Responder, rows: Sequence[Conversation], config: Config) -> Comparison:
+    """Measure the base alone, then with its adapter.
+
+    Args:
+        responder: base, and adapter if there is one.
+        rows: what to measure on.
+        config: how rows become tokens, batch size and length of the answers.
+
+    Raises:
+        UserError: a row holds nothing supervised, or the chat template refuses it.
+    """
+    base, data = responder.base, config.data
+    encoded = encode(rows, base.tokenizer, train_on=data.train_on, max_length=data.max_length)
+    packed = pack(encoded.examples, "none", data.max_length)
+    asked = questions(rows)
+    with disabled(base.model):
+        alone = _measure(base, packed, asked, config)
+    return Comparison(
+        model_name_or_path=base.name,
+        adapter_name_or_path=responder.adapter,
+        dataset_name=data.dataset_name,
+        rows=len(rows),
+        tokens=encoded.supervised_tokens,
+        questions=len(asked),
+        base=alone,
+        adapter=_measure(base, packed, asked, config) if responder.adapter else None,
+    )
+
+
+def _measure(
+    base: Loaded, packed: Sequence[Packed], asked: Sequence[Question], config: Config
+) -> Measured:
+    total, tokens = held_out_loss(base.model, packed, config.train.per_device_eval_batch_size)
+    loss = total / tokens
+    scores = None
+    if asked:
+        answers = answer_all(
+            base.model,
+            base.tokenizer,
+            [question.messages for question in asked],
+            max_tokens=config.train.generation_max_new_tokens,
+        )
+        scores = score(answers, [question.reference for question in asked])
+    return Measured(
+        loss=loss,
+        perplexity=math.exp(loss),
+        exact_match=scores.exact_match if scores else None,
+        chrf=scores.chrf if scores else None,
+    )

@@ -1,0 +1,76 @@
+"""A model with or without an adapter, ready to answer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE, Adapter, load_adapter
+from mlx_yoda.config.schema import ModelConfig
+from mlx_yoda.errors import UserError
+from mlx_yoda.generate import Messages, attach, stream
+from mlx_yoda.model.load import Loaded, fetch, load
+
+
+@dataclass(frozen=True)
+class Responder:
+    """What answers.
+
+    Attributes:
+        base: the model; the adapter is in its module tree.
+        adapter: where the adapter came from, or None for the base alone.
+    """
+
+    base: Loaded
+    adapter: str | None
+
+    def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
+        """Yield the answer to a conversation piece by piece; options as `generate.stream`."""
+        return stream(self.base.model, self.base.tokenizer, messages, **sampling)
+
+
+def open_responder(
+    model: ModelConfig, adapter: str | None = None, *, base_of_adapter: bool = False
+) -> Responder:
+    """Load a model and put an adapter into it.
+
+    Args:
+        model: which model, and how to load it.
+        adapter: folder or Hub id of a PEFT adapter; None leaves the base alone.
+        base_of_adapter: take the model that the adapter names, not `model_name_or_path`.
+
+    Raises:
+        UserError: one of them cannot be loaded, or they do not fit together.
+    """
+    loaded = read_adapter(adapter) if adapter is not None else None
+    if loaded and base_of_adapter:
+        model = replace(model, model_name_or_path=_named_base(loaded, str(adapter)))
+    base = load(
+        model.model_name_or_path,
+        revision=model.model_revision,
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+    )
+    if loaded:
+        attach(base.model, loaded)
+    return Responder(base, adapter)
+
+
+def read_adapter(name: str) -> Adapter:
+    """Read an adapter from a folder or the Hub.
+
+    Raises:
+        UserError: it is not there, or is none that we can honour.
+    """
+    return load_adapter(fetch(name, None, [CONFIG_FILE, TENSOR_FILE]))
+
+
+def _named_base(adapter: Adapter, name: str) -> str:
+    base = adapter.base_model_name_or_path
+    if not base:
+        raise UserError(f"the adapter {name} does not say which model is its base: give --model.")
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise UserError(
+            f"the adapter {name} names {base} as its base, which is not here: give --model."
+        )
+    return base

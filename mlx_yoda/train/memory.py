@@ -1,0 +1,105 @@
+"""The memory plan: what a training step will need, before anything is loaded.
+
+A step's peak is what stays (weights, adapter, optimizer), what the forward pass keeps for the
+backward pass, and the largest of three passing demands: the loss over a chunk of positions, an
+MLP's backward pass, an attention's. The widths are the architecture's; how many arrays of each
+width are alive at once was fitted to MLX's own count of its peak over widths, depths, batch
+sizes and lengths on the CPU backend (`python -m benchmarks.memory` prints plan beside measurement;
+to be confirmed on Apple Silicon, where fused attention keeps no probabilities).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlx_yoda.data.shapes import Shape
+from mlx_yoda.model.sizes import Sizes
+from mlx_yoda.train.loss import CHUNK
+from mlx_yoda.train.recompute import Keep
+
+# Arrays alive at once, fitted.
+_KEPT_BESIDE_SOURCES = 1.45  # automatic differentiation keeps more than the inputs
+_LOGITS = 2.95  # float32, of up to two chunks
+_LOSS_HIDDEN = 23.5
+_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 13.96, 1.65, 2.72
+_PROBABILITIES, _ATTENTION_HIDDEN = 3.54, 23.08
+_MADE_AGAIN = 1.46
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes that a training step needs, by purpose.
+
+    Attributes:
+        weights: the frozen base.
+        adapter: A and B, their gradients, AdamW's moments, and the copies an update makes.
+        activations: kept from the forward for the backward pass.
+        working: alive for a moment: the loss, or one layer's backward pass.
+    """
+
+    weights: int
+    adapter: int
+    activations: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.weights + self.adapter + self.activations + self.working
+
+
+def demand(
+    sizes: Sizes,
+    shape: Shape,
+    keep: Sequence[Keep],
+    *,
+    dropout: bool,
+    fused_attention: bool = False,
+) -> Demand:
+    """Predict the peak of a step.
+
+    Args:
+        sizes: of the model and its adapter.
+        shape: of the largest micro-batch.
+        keep: what each layer keeps.
+        dropout: whether the LoRA branch drops.
+        fused_attention: whether the backend's attention keeps no `(B, H, T, T)` probabilities.
+    """
+    probabilities = shape.rows * sizes.heads * shape.length**2 * sizes.item
+    probabilities = 0 if fused_attention else probabilities
+    kept = sum(_kept(sizes, shape, level, probabilities) for level in keep)
+    return Demand(
+        weights=sizes.weights,
+        adapter=sizes.adapter * 4 * 4,
+        activations=int(kept),
+        working=int(_passing(sizes, shape, max(keep), probabilities, dropout)),
+    )
+
+
+def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int) -> float:
+    d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
+    token = shape.tokens * sizes.item
+    match keep:
+        case Keep.EVERYTHING:
+            return _KEPT_BESIDE_SOURCES * token * (5 * d + q + 3 * f) + 0.79 * probabilities
+        case Keep.SOURCES:
+            return token * (2 * d + q + 2 * f)
+        case Keep.ATTENTION:
+            return token * (2 * d + q)
+        case Keep.INPUT:
+            return token * d
+
+
+def _passing(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout: bool) -> float:
+    """The largest demand of a moment."""
+    d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
+    token = shape.tokens * sizes.item
+    loss = _LOGITS * min(2 * CHUNK, shape.targets) * sizes.vocabulary * 4
+    loss += _LOSS_HIDDEN * token * d
+    mlp = (_MLP_WIDE + _MLP_DROPPED * dropout) * token * f + _MLP_HIDDEN * token * d
+    attention = _PROBABILITIES * probabilities + _ATTENTION_HIDDEN * token * d
+    if keep is Keep.INPUT:
+        mlp += _MADE_AGAIN * token * (d + q + 2 * f)
+        attention += _MADE_AGAIN * token * (d + q)
+    elif keep is Keep.ATTENTION:
+        mlp += _MADE_AGAIN * token * 2 * f
+    return max(loss, mlp, attention)

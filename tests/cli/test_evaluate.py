@@ -1,0 +1,114 @@
+"""`mlx-yoda evaluate`, `convert` and `info`."""
+
+import json
+import math
+import platform
+
+import mlx.core as mx
+import pytest
+
+from mlx_yoda.cli import evaluate
+from mlx_yoda.report.jsonl import read
+
+
+def measured(result):
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_run_s_configuration_is_all_it_needs(invoke, trained):
+    """The figures are those that training reported at its end."""
+    report = measured(invoke("evaluate", "--config", trained.folder / "config.yaml", "--json"))
+    events = read(trained.folder / "metrics.jsonl")
+    loss = [event["eval_loss"] for event in events if event["event"] == "evaluate"][-1]
+    before, after = (event for event in events if event["event"] == "generate")
+    assert report["adapter_name_or_path"] == str(trained.folder)
+    assert report["adapter"]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert report["adapter"]["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+    assert report["adapter"]["chrf"] == pytest.approx(after["chrf"])
+    assert report["base"]["chrf"] == pytest.approx(before["chrf"])
+    assert report["base"]["loss"] > report["adapter"]["loss"]
+    assert (report["rows"], report["questions"], report["split"]) == (6, 6, "validation")
+
+
+def test_the_table_has_the_same_figures(invoke, adapter, data):
+    args = ["evaluate", "--adapter", adapter, "--data", data, "--split", "test", "--limit", 2]
+    report, table = measured(invoke(*args, "--json")), invoke(*args).stdout
+    base, adapted = report["base"], report["adapter"]
+    assert table.split() == [
+        *("base", "adapter"),
+        *("loss", f"{base['loss']:.4f}", f"{adapted['loss']:.4f}"),
+        *("perplexity", f"{base['perplexity']:.3f}", f"{adapted['perplexity']:.3f}"),
+        *("exact", "match", f"{base['exact_match']:.3f}", f"{adapted['exact_match']:.3f}"),
+        *("chrF", f"{base['chrf']:.1f}", f"{adapted['chrf']:.1f}"),
+        *("2", "rows,", str(report["tokens"]), "tokens"),
+    ]
+
+
+def test_without_an_adapter_the_base_stands_alone(invoke, trained, data, tmp_path):
+    report = measured(invoke("evaluate", "--model", "demo", "--data", data, "--json"))
+    assert report["adapter"] is None
+    config = (trained.folder / "config.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(config.replace(str(trained.folder), str(tmp_path / "none")))
+    result = invoke("evaluate", "--config", tmp_path / "c.yaml")
+    assert result.exit_code == 0
+    assert "adapter" not in result.stdout
+    assert "measuring the base alone" in result.stderr
+
+
+def test_options_reach_the_configuration(invoke, data, monkeypatch):
+    seen = []
+
+    def stop(config, split, limit):
+        seen.append((config, split, limit))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_yoda.recipes.compare.read_split", stop)
+    args = ["--data", data, "--split", "train", "--limit", 3, "--max-tokens", 5]
+    invoke("evaluate", "--model", "demo", *args, "--set", "data.train_on=all")
+    ((config, split, limit),) = seen
+    assert (split, limit) == ("train", 3)
+    assert config.train.generation_max_new_tokens == 5
+    assert (config.data.dataset_name, config.data.train_on) == (str(data), "all")
+    assert config.model.model_name_or_path == "demo"
+
+
+def test_plain_text_has_a_loss_and_no_answers(invoke, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "The cat sleeps."}\n')
+    args = ["evaluate", "--model", "demo", "--data", tmp_path, "--split", "train"]
+    assert measured(invoke(*args, "--json"))["base"]["exact_match"] is None
+    table = invoke(*args).stdout
+    assert "loss" in table
+    assert "chrF" not in table
+    assert evaluate.command.name == "evaluate"
+
+
+def test_a_converted_model_answers(invoke, tmp_path):
+    result = invoke("convert", "demo", tmp_path / "q8", "--quantize", "8", "--group-size", "32")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert f"mlx-yoda chat --model {tmp_path / 'q8'}" in result.stderr
+    said = "You must find the old map."
+    assert invoke("generate", "--model", tmp_path / "q8", said).stdout == f"{said}\n"
+    config = json.loads((tmp_path / "q8" / "config.json").read_text())
+    assert (config["quantization"]["bits"], config["quantization"]["group_size"]) == (8, 32)
+
+
+def test_convert_casts(invoke, tmp_path):
+    assert invoke("convert", "demo", tmp_path / "half", "--dtype", "float16").exit_code == 0
+    weights = mx.load(str(tmp_path / "half" / "model.safetensors"))
+    assert {array.dtype for array in weights.values()} == {mx.float16}
+
+
+def test_info_says_what_a_bug_report_needs(invoke):
+    facts = json.loads(invoke("info", "--json").stdout)
+    assert facts["python"] == platform.python_version()
+    assert facts["mlx"] == mx.__version__
+    assert facts["metal"] is mx.metal.is_available()
+    assert facts["memory_bytes"] > 1 << 28
+    for name in ("chip", "os", "device", "mlx-lm", "transformers", "datasets", "safetensors"):
+        assert facts[name], name
+    table = dict(line.split(maxsplit=1) for line in invoke("info").stdout.splitlines())
+    assert table["mlx"] == facts["mlx"]
+    assert table["memory"] == f"{facts['memory_bytes'] / 1e9:.1f} GB"
+    assert table["metal"] == ("yes" if facts["metal"] else "no")

@@ -1,0 +1,135 @@
+"""`mlx-yoda train`, from the arguments to the last words."""
+
+import re
+import shlex
+
+import pytest
+
+from mlx_yoda.adapters.peft import load_adapter
+from mlx_yoda.cli.summary import Story, summary
+from mlx_yoda.config import Config
+from mlx_yoda.config.parse import load_config
+from mlx_yoda.report.events import Finished, Generated, Sample
+from mlx_yoda.report.jsonl import read
+
+
+def test_it_says_what_it_trains_before_it_does(trained):
+    first = trained.stderr.splitlines()[0]
+    assert re.fullmatch(r"[\d,]+ trainable parameters of [\d.,]+( [MB])? \(\d+\.\d\d %\)", first)
+    assert "16 training rows, 6 held out; 8 steps of 8 rows, 4 epochs" in trained.stderr
+
+
+def test_logged_steps_evaluations_and_checkpoints_are_on_standard_error(trained):
+    lines = trained.stderr.splitlines()
+    assert [line.split("  ")[0] for line in lines if "  loss" in line] == ["step 4/8", "step 8/8"]
+    assert sum("held-out loss" in line for line in lines) == 4
+    assert any(line.endswith("checkpoint-8") for line in lines)
+    assert all(line.strip() for line in lines)
+
+
+def test_the_last_words_show_three_samples_and_the_scores(trained):
+    words = trained.stdout
+    events = [
+        event for event in read(trained.folder / "metrics.jsonl") if event["event"] == "generate"
+    ]
+    before, after = events
+    assert (before["when"], after["when"]) == ("before", "after")
+    assert len(after["samples"]) == 3
+    for old, new in zip(before["samples"], after["samples"], strict=True):
+        assert (
+            f"  {new['prompt']}\n    before: {old['answer']}\n    after:  {new['answer']}\n"
+            in words
+        )
+        differs = new["answer"] != new["reference"]
+        assert (f"    wanted: {new['reference']}" in words) == differs
+    assert f"Exact match {before['exact_match']:.2f} → {after['exact_match']:.2f}" in words
+    assert f"Wrote {trained.folder}" in words
+
+
+def test_the_command_to_try_it_works(trained, invoke):
+    line = trained.stdout.splitlines()[-1]
+    program, *args = shlex.split(line)
+    assert program == "mlx-yoda"
+    assert args[-1] == read(trained.folder / "metrics.jsonl")[1]["samples"][0]["prompt"]
+    answer = invoke(*args)
+    assert answer.exit_code == 0
+    assert answer.stdout.strip()
+
+
+def test_what_is_written_is_what_was_asked_for(trained):
+    config = load_config(trained.folder / "config.yaml")
+    assert config.train.learning_rate == 5e-3
+    assert config.train.max_steps == 8
+    assert load_adapter(trained.folder).lora.r == config.lora.r
+    assert sorted(path.name for path in trained.folder.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-8",
+    ]
+
+
+@pytest.fixture
+def short(data, tmp_path):
+    """Arguments of a run of two steps."""
+    folder = tmp_path / "out"
+    args = ["train", "--model", "demo", "--data", data, "--output-dir", folder]
+    return [*args, "--max-steps", 2, "--save-strategy", "steps", "--save-steps", 1]
+
+
+def test_without_generated_answers_the_last_line_is_a_chat(invoke, short):
+    result = invoke(*short)
+    assert result.exit_code == 0
+    words = result.stdout.splitlines()
+    assert words[0].startswith("Wrote ")
+    assert shlex.split(words[-1]) == [
+        *("mlx-yoda", "chat", "--model", "demo", "--adapter", str(short[6]))
+    ]
+
+
+def test_resume_takes_the_newest_checkpoint_or_the_one_named(invoke, short):
+    assert invoke(*short).exit_code == 0
+    folder = short[6]
+    whole = (folder / "adapter_model.safetensors").read_bytes()
+    for resume in (["--resume"], ["--resume", folder / "checkpoint-1"]):
+        (folder / "adapter_model.safetensors").unlink()
+        result = invoke(*short, *resume)
+        assert result.exit_code == 0, result.stderr
+        assert (folder / "adapter_model.safetensors").read_bytes() == whole
+
+
+def test_overwrite_starts_again(invoke, short):
+    assert invoke(*short).exit_code == 0
+    result = invoke(*short, "--overwrite", "--seed", 7)
+    assert result.exit_code == 0
+    assert load_config(short[6] / "config.yaml").train.seed == 7
+    steps = [event for event in read(short[6] / "metrics.jsonl") if event["event"] == "finished"]
+    assert len(steps) == 1
+
+
+def test_ctrl_c_says_how_to_go_on(invoke, short, monkeypatch):
+    from mlx_yoda.train import loop
+
+    schedule = loop.learning_rate
+
+    def interrupted(config, step, total_steps):
+        if step == 1:
+            raise KeyboardInterrupt
+        return schedule(config, step, total_steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate", interrupted)
+        result = invoke(*short)
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert f"--resume goes on from {short[6] / 'checkpoint-1'}" in result.stderr
+    assert invoke(*short, "--resume").exit_code == 0
+
+
+def test_odd_characters_of_an_answer_stay_off_the_terminal():
+    sample = Sample("a\nb", "c", "\x1b[2J" + "x" * 500)
+    story = Story()
+    story(Generated("after", 1, 0.0, 0.0, 1, (sample,)))
+    story(Finished(1, 1.0, 1.0, 1, 1, "out"))
+    words = summary(Config(), story)
+    assert "  a b\n" in words
+    assert "\x1b" not in words
+    assert max(map(len, words.splitlines())) < 220

@@ -1,0 +1,98 @@
+"""A base and an adapter become something that answers."""
+
+import mlx.core as mx
+import pytest
+
+from mlx_yoda.adapters.peft import save_adapter
+from mlx_yoda.config.schema import LoraConfig, ModelConfig
+from mlx_yoda.errors import UserError
+from mlx_yoda.generate import answer
+from mlx_yoda.lora.inject import disabled, inject, lora_layers
+from mlx_yoda.model.load import load
+from mlx_yoda.recipes import respond
+from mlx_yoda.recipes.respond import open_responder, read_adapter
+
+HELLO = [{"role": "user", "content": "You must find the old map."}]
+
+
+@pytest.fixture
+def write_adapter(base_folder, tmp_path):
+    """Writes an adapter that changes the answers, and gives its weights; `base` is what it names."""
+
+    def write(base=str(base_folder), **settings):
+        lora = LoraConfig(r=4, target_modules=["qkv_proj", "down_proj"], **settings)
+        model = load(base_folder).model
+        for layer in inject(model, lora, mx.random.key(0)).values():
+            layer.lora_B = mx.random.normal(layer.lora_B.shape, key=mx.random.key(1))
+        tensors = {path: (m.lora_A, m.lora_B) for path, m in lora_layers(model).items()}
+        save_adapter(tmp_path / "adapter", tensors, lora, base_model_name_or_path=base)
+        return tmp_path / "adapter"
+
+    return write
+
+
+def said(responder, **sampling):
+    return "".join(responder.stream(HELLO, max_tokens=12, **sampling))
+
+
+def test_the_base_alone_answers_as_it_is(base_folder):
+    responder = open_responder(ModelConfig(model_name_or_path=str(base_folder)))
+    base = load(base_folder)
+    assert responder.adapter is None
+    assert said(responder) == answer(base.model, base.tokenizer, HELLO, max_tokens=12)
+    assert not lora_layers(responder.base.model)
+
+
+def test_an_adapter_changes_the_answer_and_the_base_is_still_there(base_folder, write_adapter):
+    adapter = write_adapter()
+    responder = open_responder(ModelConfig(model_name_or_path=str(base_folder)), str(adapter))
+    adapted = said(responder)
+    with disabled(responder.base.model):
+        alone = said(responder)
+    assert alone == said(open_responder(ModelConfig(model_name_or_path=str(base_folder))))
+    assert alone != adapted
+
+
+def test_the_adapter_s_base_is_taken_if_wanted(base_folder, write_adapter):
+    adapter = str(write_adapter())
+    missing = ModelConfig(model_name_or_path="/nowhere", dtype="float16")
+    responder = open_responder(missing, adapter, base_of_adapter=True)
+    assert responder.base.name == str(base_folder)
+    assert responder.base.model.lm_head.weight.dtype == mx.float16
+    with pytest.raises(UserError, match="/nowhere"):
+        open_responder(missing, adapter)
+
+
+def test_rank_alpha_and_rslora_of_the_adapter_count(base_folder, write_adapter):
+    model = ModelConfig(model_name_or_path=str(base_folder))
+    settings = ({}, {"lora_alpha": 64}, {"use_rslora": True}, {"alpha_pattern": {"down_proj": 99}})
+    scales = []
+    for setting in settings:
+        layers = lora_layers(open_responder(model, str(write_adapter(**setting))).base.model)
+        scales.append(tuple(layer.scale for layer in layers.values()))
+    assert len(set(scales)) == len(settings)
+
+
+def test_a_base_of_other_shapes_is_refused_by_tensor(write_adapter):
+    with pytest.raises(UserError, match=r"model\.layers\.\d\..* do not fit|no layer model\.layers"):
+        open_responder(ModelConfig(model_name_or_path="demo"), str(write_adapter()))
+
+
+@pytest.mark.parametrize(
+    ("base", "message"), [("/nowhere/phi3", "not here: give --model"), ("", "does not say which")]
+)
+def test_a_base_that_cannot_be_found_is_explained(write_adapter, base, message):
+    with pytest.raises(UserError, match=message):
+        open_responder(ModelConfig(), str(write_adapter(base=base)), base_of_adapter=True)
+
+
+def test_an_adapter_on_the_hub_is_fetched_without_the_rest(write_adapter, monkeypatch):
+    folder, asked = write_adapter(), []
+
+    def fetched(name, revision, patterns):
+        asked.append((name, revision, patterns))
+        return folder
+
+    monkeypatch.setattr(respond, "fetch", fetched)
+    assert read_adapter("owner/yoda").lora.r == 4
+    assert asked == [("owner/yoda", None, ["adapter_config.json", "adapter_model.safetensors"])]
