@@ -1,5 +1,6 @@
 """`mlx-yoda chat`."""
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def command(adapter: str | None, system: str | None, **sampling: Any) -> None:
     """
     responder = open_chosen(adapter)
     if _on_a_terminal():
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (its import gives `input` a line editor and a history)
         remark(_COMMANDS)
     said = opening(system)
     while (line := _ask()) is not None:

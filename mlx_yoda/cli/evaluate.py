@@ -58,7 +58,8 @@ def command(
     With --config, such as the config.yaml of an output folder, everything defaults from it: the
     model, the data and how it is read and split, and the adapter in its output folder.
     """
-    if file is None and not is_chosen(MODEL) and adapter is None:
+    named = file is not None or is_chosen(MODEL) or any(MODEL in text for text in overrides)
+    if not named and adapter is None:
         raise click.UsageError("Name a model with --model, an adapter with --adapter, or --config.")
     if max_tokens is not None:
         overrides = (*overrides, f"train.generation_max_new_tokens={max_tokens}")
@@ -70,8 +71,7 @@ def command(
     from mlx_yoda.recipes.respond import open_responder
 
     rows = read_split(config, split, limit)
-    of_adapter = file is None and not is_chosen(MODEL)
-    responder = open_responder(config.model, adapter, base_of_adapter=of_adapter)
+    responder = open_responder(config.model, adapter, base_of_adapter=not named)
     remark(f"Measuring {len(rows)} rows of {config.data.dataset_name} ({split}) …")
     comparison = compare(responder, rows, config)
     if as_json:

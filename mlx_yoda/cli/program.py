@@ -60,7 +60,9 @@ class Program(Sectioned, click.Group):
 
 def _refuse(message: str, ctx: click.Context | None = None) -> int:
     """Say in one line what is wrong."""
-    sentence = " ".join(message.split()).rstrip(".") + "."
+    sentence = " ".join(message.split())
+    if not sentence.endswith((".", "?")):
+        sentence += "."
     if ctx is not None:
         sentence += f" Try '{ctx.command_path} --help'."
     click.echo(f"error: {sentence}", err=True)

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from mlx_yoda.cli.command import Command
-from mlx_yoda.config.parse import load_config
 from mlx_yoda.config.schema import Config
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -29,7 +28,9 @@ class Setting(click.Option):
         main: whether `--help` explains it; else it only names it.
     """
 
-    def __init__(self, names: list[str], *, field: Field[Any], key: str, main: bool, **attrs: Any):
+    def __init__(
+        self, names: list[str], *, field: Field[Any], key: str, main: bool, **attrs: Any
+    ) -> None:
         self.key, self.field, self.main = key, field, main
         kind: dict[str, Any] = {"type": str, "metavar": _metavar(field.type)}
         attrs |= {"default": None} if field.type is bool else kind
@@ -122,6 +123,8 @@ def configuration(file: Path | None = None, overrides: Sequence[str] = ()) -> Co
     Raises:
         UserError: one of them is wrong.
     """
+    from mlx_yoda.config.parse import load_config  # it brings PyYAML, which help can do without
+
     given = _chosen(click.get_current_context())
     # Text and truth are said as they are; all else is YAML, as it is after --set.
     written = [f"{key}={value}" for key, (field, value) in given.items() if not _as_is(field)]

@@ -13,6 +13,7 @@ from mlx_yoda.lora.inject import inject
 from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
 from mlx_yoda.recipes.dataset import Dataset, prepare
+from mlx_yoda.recipes.fitting import fit_to_memory
 from mlx_yoda.recipes.identity import identify
 from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
@@ -23,7 +24,7 @@ from mlx_yoda.train.forward import forward_of
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan, make_plan
-from mlx_yoda.train.step import State, make_steps
+from mlx_yoda.train.step import State, compiles, make_steps
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def finetune(
 
     # data
     data = prepare(config, base.tokenizer)
-    plan = make_plan(data.train, config.train)
+    fit = fit_to_memory(config, base, data.train)
+    plan = make_plan(data.train, config.train, fit.micro_batch)
 
     # the state to start from
     identity = identify(config, base, plan)
@@ -78,14 +80,14 @@ def finetune(
 
     # from here on the output folder is written to
     report = both(reporter, output.begin(config, state.step))
-    report(_started(base, data, plan, output))
-    for note in data.notes:
-        report(Noted(note))
+    for event in (_started(base, data, plan, output), *map(Noted, [*data.notes, *fit.notes])):
+        report(event)
     answers = partial(_answers, config, base, data)
     if state.step == 0:
         answers("before", 0, report)
 
-    steps = make_steps(config.train, layers, forward_of(base.model), compiled=False)
+    forward, compiled = forward_of(base.model, fit.keep), compiles(config.train.compile)
+    steps = make_steps(config.train, layers, forward, compiled=compiled)
     milestones = Milestones(
         config.train, plan, base.model, layers, data.validation, identity, output.path, report
     )
@@ -95,9 +97,8 @@ def finetune(
     install(layers, state.adapter)
     answers("after", state.step, report)
     save_weights(output.path, state.adapter, identity)
-    finished = _finished(state, meter, output)
-    report(finished)
-    return Outcome(output.path, finished.train_loss, state.step)
+    report(_finished(state, meter, output))
+    return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
 
 def _base(model: ModelConfig) -> Loaded:
@@ -127,7 +128,7 @@ def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started
 def _finished(state: State, meter: Meter, output: Output) -> Finished:
     return Finished(
         step=state.step,
-        train_loss=meter.total_loss / state.step,
+        train_loss=meter.mean_loss(state.step),
         train_runtime=meter.seconds,
         input_tokens=meter.input_tokens,
         supervised_tokens=meter.supervised_tokens,

@@ -1,6 +1,6 @@
 """From a batch to its loss sum, for Phi-3 over the ragged layout and for any other model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -36,15 +36,22 @@ class Arrays(NamedTuple):
 Forward = Callable[[Arrays], mx.array]
 
 
-def forward_of(model: nn.Module, keep: Keep = Keep.SOURCES) -> Forward:
-    """The function from a batch to its summed loss, scalar float32, through this model."""
-    return _phi3(model, keep) if isinstance(model, Phi3) else _padded(model)
+def forward_of(model: nn.Module, keep: Keep | Sequence[Keep] = Keep.SOURCES) -> Forward:
+    """The function from a batch to its summed loss, scalar float32.
+
+    Args:
+        model: any causal model of mlx-lm; Phi-3 has its own, ragged way.
+        keep: what Phi-3's layers keep for the backward pass, all the same or one by one.
+    """
+    if not isinstance(model, Phi3):
+        return _padded(model)
+    return _phi3(model, [keep] * len(model.layers) if isinstance(keep, Keep) else keep)
 
 
-def _phi3(model: Phi3, keep: Keep) -> Forward:
+def _phi3(model: Phi3, keep: Sequence[Keep]) -> Forward:
     head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
     project = head.as_linear if model.args.tie_word_embeddings else head
-    blocks = [block(keep)] * len(model.layers)
+    blocks = [block(level) for level in keep]
 
     def loss(batch: Arrays) -> mx.array:
         hidden = phi3.hidden_states(model, batch.tokens, batch.layout, blocks=blocks)  # (N, D)

@@ -51,6 +51,10 @@ class Meter:
         self.interval_loss, self.interval_steps = 0.0, 0
         return mean
 
+    def mean_loss(self, steps: int) -> float:
+        """Mean step loss of the run so far."""
+        return self.total_loss / steps
+
     def totals(self) -> dict[str, Any]:
         """What a checkpoint keeps: all but the last step."""
         return {key: value for key, value in vars(self).items() if key != "last"}

@@ -85,18 +85,18 @@ def recomputed(
         primals: tuple[mx.array, Adapter, Keys], dy: mx.array, _: mx.array
     ) -> tuple[mx.array, Adapter, Keys]:
         _, adapter, keys = primals
-        weights = flatten(adapter)
+        weights: list[mx.array] = flatten(adapter)
         # Nothing is made again before its turn.
-        saved = [primals[0], *weights, *keys.values()]
-        saved = cast(list[mx.array], mx.depends(saved, [dy]))
+        waiting = mx.depends([primals[0], *weights, *keys.values()], [dy])
+        saved = cast(list[mx.array], waiting)
         drawn = dict(zip(keys, saved[1 + len(weights) :], strict=True))
-        _, (dh, *gradients) = mx.vjp(
+        gradients = mx.vjp(
             lambda h, *weights: run(h, unflatten(adapter, weights), drawn),
             saved[: 1 + len(weights)],
             [dy],
-        )
+        )[1]
         no_gradient = {path: mx.zeros_like(key) for path, key in keys.items()}
-        return dh, unflatten(adapter, gradients), no_gradient
+        return gradients[0], unflatten(adapter, gradients[1:]), no_gradient
 
     call = mx.custom_function(run)
     call.vjp(backward)

@@ -121,6 +121,7 @@ def refused(result, *words):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert line.endswith(".")
+    assert "?." not in line
     for word in words:
         assert word in line
     assert "Traceback" not in line

@@ -56,6 +56,15 @@ def test_without_an_adapter_the_base_stands_alone(invoke, trained, data, tmp_pat
     assert "measuring the base alone" in result.stderr
 
 
+def test_a_model_may_be_named_in_any_way(invoke, adapter, data, base_folder):
+    """Another base than the adapter's: refused for its shapes, so it was the one taken."""
+    args = ["evaluate", "--adapter", adapter, "--data", data]
+    for named in (["--model", base_folder], ["--set", f"model.model_name_or_path={base_folder}"]):
+        result = invoke(*args, *named)
+        assert result.exit_code == 2
+        assert "made for another model" in result.stderr
+
+
 def test_options_reach_the_configuration(invoke, data, monkeypatch):
     seen = []
 

@@ -128,9 +128,7 @@ def test_only_so_many_checkpoints_are_kept(base_folder, rows, tmp_path):
         ("lora.lora_alpha=3", "lora.lora_alpha was 16"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(
-    base_folder, rows, whole, tmp_path, override, said
-):
+def test_a_checkpoint_of_another_run_is_refused(base_folder, rows, whole, tmp_path, override, said):
     output = tmp_path / "run"
     shutil.copytree(whole, output)
     before = contents(output), metrics(output)

@@ -1,8 +1,11 @@
 """A base and an adapter become something that answers."""
 
+import json
+
 import mlx.core as mx
 import pytest
 
+from benchmarks.random_phi3 import write_random_phi3
 from mlx_yoda.adapters.peft import save_adapter
 from mlx_yoda.config.schema import LoraConfig, ModelConfig
 from mlx_yoda.errors import UserError
@@ -17,7 +20,7 @@ HELLO = [{"role": "user", "content": "You must find the old map."}]
 
 @pytest.fixture
 def write_adapter(base_folder, tmp_path):
-    """Writes an adapter that changes the answers, and gives its weights; `base` is what it names."""
+    """Writes an adapter that changes the answers; `base` is the model it names."""
 
     def write(base=str(base_folder), **settings):
         lora = LoraConfig(r=4, target_modules=["qkv_proj", "down_proj"], **settings)
@@ -73,8 +76,17 @@ def test_rank_alpha_and_rslora_of_the_adapter_count(base_folder, write_adapter):
     assert len(set(scales)) == len(settings)
 
 
-def test_a_base_of_other_shapes_is_refused_by_tensor(write_adapter):
-    with pytest.raises(UserError, match=r"model\.layers\.\d\..* do not fit|no layer model\.layers"):
+def test_a_base_of_another_width_is_refused_by_tensor(base_folder, write_adapter, tmp_path):
+    config = json.loads((base_folder / "config.json").read_text()) | {"hidden_size": 64}
+    write_random_phi3(tmp_path / "wide", config, tokenizer=base_folder)
+    wide = ModelConfig(model_name_or_path=str(tmp_path / "wide"))
+    message = r"for model\.layers\.0\.\S+ do not fit"
+    with pytest.raises(UserError, match=message):
+        open_responder(wide, str(write_adapter()))
+
+
+def test_a_base_of_another_depth_is_refused_by_tensor(write_adapter):
+    with pytest.raises(UserError, match=r"no weights for model\.layers\.2\."):
         open_responder(ModelConfig(model_name_or_path="demo"), str(write_adapter()))
 
 

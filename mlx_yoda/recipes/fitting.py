@@ -1,0 +1,69 @@
+"""Choosing micro-batch and recomputation for this machine, and bounding the allocator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from mlx_yoda.config.schema import Config
+from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.shapes import Shape
+from mlx_yoda.model.load import Loaded
+from mlx_yoda.model.sizes import sizes_of
+from mlx_yoda.train.fit import choose, machine_memory
+from mlx_yoda.train.plan import make_plan
+from mlx_yoda.train.recompute import Keep
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the run will use memory.
+
+    Attributes:
+        micro_batch: rows computed at once.
+        keep: what the layers keep for the backward pass.
+        notes: remarks for the user.
+    """
+
+    micro_batch: int
+    keep: Keep | Sequence[Keep]
+    notes: tuple[str, ...]
+
+
+def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitting:
+    """Fit the run into this machine's memory and bound the allocator's cache accordingly.
+
+    Only Phi-3 has a memory plan; another architecture runs as it is configured.
+
+    Raises:
+        UserError: there is not enough memory whatever is done.
+    """
+    train = config.train
+    if base.config["model_type"] != "phi3":
+        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, ())
+    fit = choose(
+        sizes_of(base.config, config.lora, config.model.dtype),
+        partial(_largest, config, rows),
+        train.per_device_train_batch_size,
+        checkpointing=train.gradient_checkpointing,
+        shrink=train.auto_find_batch_size,
+        dropout=config.lora.lora_dropout > 0,
+        memory=machine_memory(),
+        fused_attention=mx.metal.is_available(),
+    )
+    mx.set_cache_limit(fit.demand.cache)
+    notes = []
+    if fit.micro_batch < train.per_device_train_batch_size:
+        notes.append(
+            f"memory allows {fit.micro_batch} rows at once, not "
+            f"{train.per_device_train_batch_size}; the rows of an optimizer step stay the same"
+        )
+    again = sum(level is Keep.INPUT for level in fit.keep)
+    if again and train.gradient_checkpointing == "auto":
+        notes.append(f"to fit into memory, {again} of {len(fit.keep)} layers are recomputed")
+    return Fitting(fit.micro_batch, fit.keep, tuple(notes))
+
+
+def _largest(config: Config, rows: Sequence[Packed], micro_batch: int) -> Shape:
+    return make_plan(rows, config.train, micro_batch).shapes[-1]
