@@ -111,7 +111,8 @@ def main() -> None:
         worst = max(worst, abs(error))
         sys.stdout.write(
             f"{case.width:6} {case.layers:6} {case.rows:2}x{case.length:<4} {case.vocabulary:7} "
-            f"{case.keep.name:10} {measured / 1e6:8.1f} MB {plan.peak / 1e6:8.1f} MB {error:+7.1%}\n"
+            f"{case.keep.name:10} {measured / 1e6:8.1f} MB {plan.peak / 1e6:8.1f} MB "
+            f"{error:+7.1%}\n"
         )
     sys.stdout.write(f"largest error {worst:.1%}\n")
 

@@ -12,7 +12,7 @@ from mlx_yoda import __version__
 from mlx_yoda.cli.command import Sectioned
 from mlx_yoda.errors import UserError
 
-_COMMANDS = ("train", "generate", "chat", "evaluate", "convert", "info")
+_COMMANDS = ("train", "plan", "generate", "chat", "evaluate", "convert", "info")
 _WRONG_INPUT = 2
 _INTERRUPTED = 128 + signal.SIGINT
 

@@ -7,6 +7,7 @@ is exact), so both may follow the machine.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import mlx.core as mx
@@ -124,6 +125,6 @@ def _halves(rows: int) -> list[int]:
 def _mixtures(layers: int) -> Iterator[tuple[Keep, ...]]:
     """From all layers keeping everything to all keeping their input, layer by layer."""
     yield (_LEVELS[0],) * layers
-    for more, less in zip(_LEVELS, _LEVELS[1:], strict=False):
+    for more, less in pairwise(_LEVELS):
         for count in range(1, layers + 1):
             yield (less,) * count + (more,) * (layers - count)

@@ -96,7 +96,7 @@ def test_a_converted_model_answers(invoke, tmp_path):
     result = invoke("convert", "demo", tmp_path / "q8", "--quantize", "8", "--group-size", "32")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    assert f"mlx-yoda chat --model {tmp_path / 'q8'}" in result.stderr
+    assert f"chat --model {tmp_path / 'q8'}" in result.stderr
     said = "You must find the old map."
     assert invoke("generate", "--model", tmp_path / "q8", said).stdout == f"{said}\n"
     config = json.loads((tmp_path / "q8" / "config.json").read_text())

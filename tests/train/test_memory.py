@@ -91,7 +91,7 @@ def test_few_rows_at_once_only_where_that_is_allowed(phi3_mini):
     config = phi3_mini | {"quantization": {"bits": 4, "group_size": 64}}
     found = fit(config, 3 * GB, rows=16, length=256)
     assert found.micro_batch < 16
-    with pytest.raises(UserError, match="needs .* GB at the least"):
+    with pytest.raises(UserError, match=r"needs .* GB at the least"):
         fit(config, 3 * GB, rows=16, length=2048, shrink=False)
 
 

@@ -1,0 +1,103 @@
+"""`mlx-yoda plan`."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_yoda.cli.command import Command, say
+from mlx_yoda.cli.settings import config_options, configuration, settings
+from mlx_yoda.errors import UserError
+
+if TYPE_CHECKING:
+    from mlx_yoda.recipes.forecast import Forecast
+    from mlx_yoda.train.memory import Demand
+
+_EXAMPLES = """\
+mlx-yoda plan --config configs/phi3-mini.yaml
+mlx-yoda plan --config configs/phi3-mini.yaml --memory 16GB
+mlx-yoda plan --model models/phi3-mini-4bit --set data.max_length=256 --json
+"""
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_PARTS = ("weights", "adapter", "activations", "working", "cache", "footprint")
+_KEPT = {
+    "EVERYTHING": "everything",
+    "SOURCES": "layer inputs",
+    "ATTENTION": "not the MLP",
+    "INPUT": "whole layers again",
+}
+
+
+@click.command("plan", cls=Command, epilog=_EXAMPLES, short_help="Plan a run's memory.")
+@config_options
+@settings("model.model_name_or_path")
+@click.option("--memory", metavar="SIZE", help="Plan for so much, such as 16GB; not this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(
+    file: Path | None, overrides: tuple[str, ...], memory: str | None, as_json: bool
+) -> None:
+    """Plan the memory of a run from its configuration alone.
+
+    Of the base model only config.json is read; nothing else is downloaded. Rows are taken to be
+    data.max_length tokens long. Every line is a number of rows computed at once and what is kept
+    for the backward pass; what is not kept is computed again.
+    """
+    config = configuration(file, overrides)
+    size = _bytes(memory) if memory else None
+
+    from mlx_yoda.recipes.forecast import forecast
+
+    found = forecast(config, size)
+    if as_json:
+        say(json.dumps(_as_dict(found), indent=2))
+    else:
+        _show(found)
+
+
+def _show(found: "Forecast") -> None:
+    say(f"{found.trainable_parameters:,} trainable parameters; GB of {found.memory / 1e9:.1f}:")
+    say(f"{'rows':>5}  {'kept':18}" + "".join(f"{part:>13}" for part in _PARTS))
+    for (rows, keep), need in found.table.items():
+        say(f"{rows:5}  {_KEPT[keep.name]:18}" + _line(need))
+    if found.chosen:
+        names = [level.name for level in found.chosen.keep]
+        kept = ", ".join(f"{names.count(n)} layers: {_KEPT[n]}" for n in dict.fromkeys(names))
+        say(f"training takes {found.chosen.micro_batch} rows at once; {kept}:")
+        say(f"{'':25}" + _line(found.chosen.demand))
+    else:
+        say(str(found.reason))
+
+
+def _line(need: "Demand") -> str:
+    return "".join(f"{getattr(need, part) / 1e9:13.2f}" for part in _PARTS)
+
+
+def _as_dict(found: "Forecast") -> dict[str, Any]:
+    def parts(need: "Demand") -> dict[str, int]:
+        return {part: getattr(need, part) for part in _PARTS}
+
+    chosen = found.chosen
+    return {
+        "memory": found.memory,
+        "trainable_parameters": found.trainable_parameters,
+        "table": [
+            {"rows": rows, "keep": keep.name.lower(), **parts(need)}
+            for (rows, keep), need in found.table.items()
+        ],
+        "chosen": chosen
+        and {
+            "rows": chosen.micro_batch,
+            "keep": [level.name.lower() for level in chosen.keep],
+            **parts(chosen.demand),
+        },
+        "reason": found.reason,
+    }
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise UserError(f"--memory {text}: write it as a size, such as 16GB.")
+    return int(float(found[1]) * _UNITS[found[2].upper()])

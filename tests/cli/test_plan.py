@@ -1,0 +1,78 @@
+"""`mlx-yoda plan`: the memory of a run before anything is loaded."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mlx_yoda.cli.program import program
+
+PHI3_MINI = {
+    "model_type": "phi3",
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32064,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.fixture
+def phi3(tmp_path):
+    """Phi-3-mini's config.json and nothing else."""
+    (tmp_path / "config.json").write_text(json.dumps(PHI3_MINI))
+    return tmp_path
+
+
+def run(*args):
+    return CliRunner().invoke(program, ["plan", *map(str, args)])
+
+
+def test_a_config_is_enough(phi3):
+    result = run("--model", phi3, "--memory", "16GB", "--set", "data.max_length=64", "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert plan["trainable_parameters"] == 12_582_912
+    assert plan["memory"] == 16 * 10**9
+    assert plan["chosen"]["rows"] == 4
+    assert plan["chosen"]["footprint"] <= 0.9 * 16e9
+    for row in plan["table"]:
+        parts = ("weights", "adapter", "activations", "working", "cache")
+        assert sum(row[part] for part in parts) == row["footprint"]
+        assert row["weights"] == 2 * 3_821_079_552
+
+
+def test_the_table_is_for_people(phi3):
+    result = run("--model", phi3, "--memory", "24 GB")
+    assert result.exit_code == 0
+    assert "12,582,912 trainable parameters" in result.stdout
+    assert "training takes" in result.stdout
+
+
+def test_what_does_not_fit_is_said(phi3):
+    result = run("--model", phi3, "--memory", "4GB")
+    assert result.exit_code == 0
+    assert "--quantize 4" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--memory", "much"], "write it as a size"),
+        (["--memory", "0GB"], "write it as a size"),
+        (["--model", "no/where/at/all"], "there is no such folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(phi3, args, said):
+    result = run("--model", phi3, *args)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_another_architecture_has_no_plan_yet(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PHI3_MINI | {"model_type": "llama"}))
+    result = run("--model", tmp_path)
+    assert result.exit_code == 2
+    assert "only Phi-3 has a memory plan" in result.stderr
