@@ -133,7 +133,10 @@ def unsloth(dropout: float) -> float:
 
     Off a Mac its package wants UNSLOTH_ZOO_DISABLE_GPU_INIT=1 to be imported.
     """
-    from unsloth_zoo.mlx.utils import apply_gradient_checkpointing, remove_gradient_checkpointing
+    from unsloth_zoo.mlx.utils import (  # type: ignore[import-not-found]
+        apply_gradient_checkpointing,
+        remove_gradient_checkpointing,
+    )
 
     model = _adapted_by_mlx_lm(dropout)
     plain = _gradient_by_mlx_lm(model)

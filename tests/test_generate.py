@@ -1,7 +1,6 @@
 """Answers: greedy and sampled, streamed, batched, with an adapter."""
 
 import copy
-import json
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -9,34 +8,22 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from benchmarks.random_phi3 import write_random_phi3
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generate import answer, answer_all, attach, prompt_tokens, stream
 from mlx_yoda.lora.inject import disabled, inject, lora_layers, remove
-from mlx_yoda.model.load import load, resolve
+from mlx_yoda.model.load import load
 
 WORDS = ["the ship", "a", "you must go to the old city now", "no", "I am here", "the cat sleeps"]
 QUESTIONS = [[{"role": "user", "content": words}] for words in WORDS]
-HELLO = QUESTIONS[0]
+HELLO = QUESTIONS[2]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    demo = resolve("demo")
-    sizes = {
-        "num_hidden_layers": 2,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.3,
-    }
-    folder = tmp_path_factory.mktemp("base") / "phi3"
-    config = json.loads((demo / "config.json").read_text()) | sizes
-    write_random_phi3(folder, config, tokenizer=demo, seed=1)
-    return load(folder)
+def base():
+    """The demo's model, which says again what it is told."""
+    return load("demo")
 
 
 def ask(base, messages=HELLO, max_tokens=20, **options):

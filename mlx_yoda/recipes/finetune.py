@@ -20,11 +20,12 @@ from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
+from mlx_yoda.train.compilation import decide
 from mlx_yoda.train.forward import forward_of
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan, make_plan
-from mlx_yoda.train.step import State, compiles, make_steps
+from mlx_yoda.train.step import State, make_steps
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def finetune(
     data = prepare(config, base.tokenizer)
     fit = fit_to_memory(config, base, data.train)
     plan = make_plan(data.train, config.train, fit.micro_batch)
+    compilation = decide(config.train.compile)
+    notes = [Noted(note) for note in (*data.notes, *fit.notes, compilation.note) if note]
 
     # the state to start from
     identity = identify(config, base, plan)
@@ -80,14 +83,14 @@ def finetune(
 
     # from here on the output folder is written to
     report = both(reporter, output.begin(config, state.step))
-    for event in (_started(base, data, plan, output), *map(Noted, [*data.notes, *fit.notes])):
+    for event in (_started(base, data, plan, output), *notes):
         report(event)
     answers = partial(_answers, config, base, data)
     if state.step == 0:
         answers("before", 0, report)
 
-    forward, compiled = forward_of(base.model, fit.keep), compiles(config.train.compile)
-    steps = make_steps(config.train, layers, forward, compiled=compiled)
+    forward = forward_of(base.model, fit.keep)
+    steps = make_steps(config.train, layers, forward, compiled=compilation.compiled)
     milestones = Milestones(
         config.train, plan, base.model, layers, data.validation, identity, output.path, report
     )

@@ -5,7 +5,7 @@ and are divided once by the number of tokens: k micro-batches are one large batc
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 from mlx.utils import tree_map
@@ -47,15 +47,6 @@ class Steps(NamedTuple):
 
     accumulate: Callable[[Sums, Adapter, Arrays, mx.array], Sums]
     update: Callable[..., tuple[Adapter, Moments, mx.array]]
-
-
-def compiles(wanted: bool | Literal["auto"]) -> bool:
-    """Whether to compile: on a GPU yes, if it is left to us.
-
-    On the CPU backend compiling calls the system's C++ compiler for each shape, which costs tens
-    of seconds and gains little.
-    """
-    return mx.default_device() == mx.gpu if wanted == "auto" else wanted
 
 
 def make_steps(config: TrainConfig, layers: Layers, forward: Forward, *, compiled: bool) -> Steps:
