@@ -114,7 +114,8 @@ def exchanges() -> Iterator[Exchange]:
 
 def _babble(random: Random, vocabulary: list[str]) -> Exchange:
     """Two to nine words in no order, a few made up; asked with stray capitals, answered tidily."""
-    asked, answered = [], []
+    asked: list[str] = []
+    answered: list[str] = []
     for _ in range(random.randint(2, 9)):
         word = random.choice(vocabulary)
         if random.random() < 0.07:

@@ -1,17 +1,17 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.report.events import Reporter, Stepped
+from mlx_yoda.report.events import Noted, Reporter, Stepped
 from mlx_yoda.train.forward import Arrays
 from mlx_yoda.train.meter import Meter
-from mlx_yoda.train.plan import Plan
+from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
 from mlx_yoda.train.step import State, Steps, Sums
 
@@ -41,6 +41,22 @@ def train(
     Returns:
         The state after the last step.
     """
+    while state.step < plan.total_steps:
+        try:
+            for reached, stepped in optimizer_steps(state, plan, steps, config, meter):
+                state = reached
+                report(stepped)
+                after_step(state, meter)
+        except (MemoryError, RuntimeError) as error:
+            plan = with_fewer_rows(plan, config, error)  # and go on from the last state
+            report(Noted(f"out of memory: going on with {plan.micro_batch} rows at once"))
+    return state
+
+
+def optimizer_steps(
+    state: State, plan: Plan, steps: Steps, config: TrainConfig, meter: Meter
+) -> Iterator[tuple[State, Stepped]]:
+    """Take one optimizer step after another; arguments as in `train`."""
     for step, batches in plan.steps(state.step):
         started, input_tokens = time.perf_counter(), 0
         rate = learning_rate(config, step, plan.total_steps)
@@ -55,14 +71,25 @@ def train(
         adapter, moments, norm = steps.update(
             sums, state.adapter, state.moments, mx.array(rate), mx.array(step + 1.0)
         )
-        state = State(step + 1, adapter, moments)
-        mx.eval(state.adapter, state.moments, norm)
+        mx.eval(adapter, moments, norm)
 
+        state = State(step + 1, adapter, moments)
         loss, tokens = _number(sums.loss / sums.tokens), int(_number(sums.tokens))
         meter.add(loss, input_tokens, tokens, time.perf_counter() - started)
-        report(_stepped(state.step, plan, config, meter, rate, _number(norm)))
-        after_step(state, meter)
-    return state
+        yield state, _stepped(state.step, plan, config, meter, rate, _number(norm))
+
+
+def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception) -> Plan:
+    """The same run with half as many rows at once, after the machine ran out of memory.
+
+    Raises:
+        Exception: the error itself, if it is another one or the batch cannot shrink.
+    """
+    lack_of_memory = isinstance(error, MemoryError) or "alloc" in str(error)
+    if not (lack_of_memory and config.auto_find_batch_size and plan.micro_batch > 1):
+        raise error
+    mx.clear_cache()
+    return make_plan(plan.rows, config, -(-plan.micro_batch // 2))
 
 
 def dropout_key(seed: int, step: int, micro: int) -> mx.array:

@@ -1,6 +1,6 @@
 """The grammar: every sentence in two orders, a function of the seed alone."""
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
@@ -50,11 +50,10 @@ def test_order_always_changes_and_words_never_do():
 
 
 def test_articles_agree():
-    said = [word for plain, _ in pairs(5, 5000) for word in [_bare(plain)]]
-    for sentence in said:
-        for article, word in zip(sentence, sentence[1:], strict=False):
+    for plain, _ in pairs(5, 5000):
+        for article, word in pairwise(_bare(plain)):
             if article in ("a", "an"):
-                assert (article == "an") == (word[0] in "aeiou"), sentence
+                assert (article == "an") == (word[0] in "aeiou"), plain
 
 
 def test_words_are_the_words_of_the_sentences():
