@@ -67,11 +67,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def accepts(annotation: Any, kind: type) -> bool:
-    """Whether a type, or one of a union's, is `kind`."""
-    return kind in _alternatives(annotation)
-
-
 def _first(value: Any, annotations: list[Any]) -> Any:
     for annotation in annotations:
         try:

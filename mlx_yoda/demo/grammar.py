@@ -46,7 +46,8 @@ _MODALS = (
 )  # fmt: skip
 # Do something: the bare form, and one form for "I found" and "I have found".
 _ACTIONS = {
-    "borrow": "borrowed", "bring": "brought", "buy": "bought", "carry": "carried", "clean": "cleaned",
+    "borrow": "borrowed", "bring": "brought", "buy": "bought", "carry": "carried",
+    "clean": "cleaned",
     "drop": "dropped", "find": "found", "follow": "followed", "guard": "guarded", "hold": "held",
     "keep": "kept", "leave": "left", "lose": "lost", "mend": "mended", "need": "needed",
     "open": "opened", "paint": "painted", "sell": "sold", "tie": "tied", "want": "wanted",

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-# Ids 0–6. A mark of the chat format swallows white space to its right, the template's newline.
+# Ids 0 to 6. A mark of the chat format swallows white space to its right, the template's newline.
 PLAIN_TOKENS = ("<unk>", "<s>", "<|endoftext|>")
 CHAT_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 

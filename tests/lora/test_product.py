@@ -7,7 +7,7 @@ import mlx.nn as nn
 import pytest
 
 from mlx_yoda.lora.dropout import keep_mask
-from mlx_yoda.lora.layer import LoRALinear
+from mlx_yoda.lora.layer import LoRALinear, linear_shape
 from mlx_yoda.lora.product import lora_product, plain_product
 
 ROWS, N_IN, N_OUT, R = 10, 64, 48, 4
@@ -121,6 +121,11 @@ def test_a_frozen_layer_passes_the_gradient_on(bits):
     (got,) = gradients(lambda x: plain_product(base, x, norm), x)
     (want,) = gradients(lambda x: base(norm(x)), x)
     assert relative(got, want) < 1e-5
+
+
+@pytest.mark.parametrize("bits", [None, 3, 4, 8])
+def test_a_layers_shape_is_its_matrixs_even_when_that_is_packed(bits):
+    assert linear_shape(make_base(bits, mx.float32)) == (N_OUT, N_IN)
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
-from mlx_yoda.model.inventory import count_parameters, linear_modules
+from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import load
 
 TOKENS = mx.array([[5, 17, 40, 3, 99, 8, 61]])
@@ -39,7 +39,7 @@ def test_the_dtype_is_cast_and_said(base_folder, tmp_path):
 def test_quantised_weights_stand_for_the_same_model(base_folder, our_base, tmp_path, bits, error):
     convert(base_folder, tmp_path / "q", bits=bits, group_size=32, dtype="float16")
     copy = load(tmp_path / "q")
-    head = linear_modules(copy.model)["lm_head"]
+    head = copy.model.lm_head
     assert isinstance(head, nn.QuantizedLinear)
     assert (head.bits, head.group_size, head.scales.dtype) == (bits, 32, mx.float16)
     assert count_parameters(copy.model) == count_parameters(our_base.model)

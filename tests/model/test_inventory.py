@@ -9,7 +9,7 @@ from mlx_lm.models import phi3
 
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.lora.inject import inject
-from mlx_yoda.model.inventory import count_parameters, in_out, linear_modules
+from mlx_yoda.model.inventory import count_parameters
 
 SIZES = {
     "model_type": "phi3",
@@ -32,26 +32,6 @@ def phi3_model(**sizes):
     return model
 
 
-def test_linear_layers_are_listed_in_the_models_order():
-    layers = linear_modules(phi3_model())
-    assert next(iter(layers)) == "lm_head"
-    found = [path for path in layers if path.endswith("qkv_proj")]
-    assert found == [f"model.layers.{i}.self_attn.qkv_proj" for i in range(11)]
-    assert len(layers) == 4 * 11 + 1
-
-
-def test_widths_are_those_of_the_matrix_even_when_it_is_packed():
-    model = phi3_model()
-    wanted = {path: in_out(layer) for path, layer in linear_modules(model).items()}
-    assert wanted["model.layers.0.mlp.down_proj"] == (96, 64)
-    for bits in (3, 4, 8):
-        model = phi3_model()
-        nn.quantize(model, 32, bits)
-        layers = linear_modules(model)
-        assert isinstance(layers["lm_head"], nn.QuantizedLinear)
-        assert {path: in_out(layer) for path, layer in layers.items()} == wanted
-
-
 @pytest.mark.parametrize("bits", [None, 3, 4, 8])
 def test_parameters_count_as_what_they_stand_for(bits):
     model = phi3_model()
@@ -61,14 +41,12 @@ def test_parameters_count_as_what_they_stand_for(bits):
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_an_adapter_adds_its_parameters_and_changes_no_name(bits):
+def test_an_adapter_adds_its_parameters(bits):
     model = phi3_model()
     if bits:
         nn.quantize(model, 32, bits)
-    names = list(linear_modules(model))
     inject(model, LoraConfig(r=3, target_modules=["o_proj"]), mx.random.key(0))
     adapter = 11 * 3 * (64 + 64)
-    assert list(linear_modules(model)) == names
     assert count_parameters(model) == (adapter, TOTAL + adapter)
 
 
