@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -41,6 +42,14 @@ class Command(Sectioned):
 def say(text: str = "", *, end: str = "\n") -> None:
     """Write to standard output at once."""
     click.echo(text + end, file=_stdout(), nl=False)
+
+
+def program() -> list[str]:
+    """The words that run this program again; it may not be on the shell's path."""
+    if shutil.which("mlx-yoda"):
+        return ["mlx-yoda"]
+    module = sys.argv[0].endswith("__main__.py")
+    return [sys.executable, "-m", "mlx_yoda"] if module else [sys.argv[0]]
 
 
 def remark(text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mlx_yoda.cli.command import Command, remark
+from mlx_yoda.cli.command import Command, program, remark
 
 _EXAMPLES = """\
 mlx-yoda convert microsoft/Phi-3-mini-4k-instruct models/phi3-4bit --quantize 4
@@ -61,4 +61,4 @@ def command(
     )
     size = sum(file.stat().st_size for file in dest.iterdir() if file.is_file())
     remark(f"Wrote {dest} ({size / 1e9:.2f} GB). Try it:")
-    remark(f"  {shlex.join(['mlx-yoda', 'chat', '--model', str(dest)])}")
+    remark(f"  {shlex.join([*program(), 'chat', '--model', str(dest)])}")

@@ -1,10 +1,9 @@
 """The last words of a training run: what changed, what was written, how to try it."""
 
 import shlex
-import shutil
-import sys
 from typing import Literal
 
+from mlx_yoda.cli.command import program
 from mlx_yoda.config.schema import Config
 from mlx_yoda.report.events import Event, Finished, Generated, Sample, Saved
 
@@ -73,13 +72,8 @@ def _scores(after: Generated, before: Generated | None) -> str:
 def _try_it(config: Config, path: str, samples: tuple[Sample, ...]) -> str:
     files = ["--model", config.model.model_name_or_path, "--adapter", path]
     if not samples:
-        return shlex.join([_program(), "chat", *files])
-    return shlex.join([_program(), "generate", *files, samples[0].prompt])
-
-
-def _program() -> str:
-    """What to type to run this program again: it may not be on the shell's path."""
-    return "mlx-yoda" if shutil.which("mlx-yoda") else sys.argv[0]
+        return shlex.join([*program(), "chat", *files])
+    return shlex.join([*program(), "generate", *files, samples[0].prompt])
 
 
 def _one_line(text: str, limit: int = 200) -> str:

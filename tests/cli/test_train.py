@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import shutil
+import sys
 
 import pytest
 
 from mlx_yoda.adapters.peft import load_adapter
+from mlx_yoda.cli.command import program
 from mlx_yoda.cli.summary import Story, summary
 from mlx_yoda.config import Config
 from mlx_yoda.config.parse import load_config
@@ -48,8 +51,9 @@ def test_the_last_words_show_three_samples_and_the_scores(trained):
 
 def test_the_command_to_try_it_works(trained, invoke):
     line = trained.stdout.splitlines()[-1]
-    program, *args = shlex.split(line)
-    assert program == "mlx-yoda"
+    words = shlex.split(line)
+    again, args = words[: len(program())], words[len(program()) :]
+    assert again == program()
     assert args[-1] == read(trained.folder / "metrics.jsonl")[1]["samples"][0]["prompt"]
     answer = invoke(*args)
     assert answer.exit_code == 0
@@ -81,8 +85,22 @@ def test_without_generated_answers_the_last_line_is_a_chat(invoke, short):
     words = result.stdout.splitlines()
     assert words[0].startswith("Wrote ")
     assert shlex.split(words[-1]) == [
-        *("mlx-yoda", "chat", "--model", "demo", "--adapter", str(short[6]))
+        *(*program(), "chat", "--model", "demo", "--adapter", str(short[6]))
     ]
+
+
+@pytest.mark.parametrize(
+    ("installed", "called", "words"),
+    [
+        (True, "/x/bin/mlx-yoda", ["mlx-yoda"]),
+        (False, ".venv/bin/mlx-yoda", [".venv/bin/mlx-yoda"]),
+        (False, "/x/mlx_yoda/__main__.py", [sys.executable, "-m", "mlx_yoda"]),
+    ],
+)
+def test_the_program_is_named_so_that_the_shell_finds_it(monkeypatch, installed, called, words):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/x/{name}" if installed else None)
+    monkeypatch.setattr(sys, "argv", [called])
+    assert program() == words
 
 
 def test_resume_takes_the_newest_checkpoint_or_the_one_named(invoke, short):
