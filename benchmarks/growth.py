@@ -230,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         samples = steady(replace(base, batch=4), options.steps, every, lambda s: _tell(s))
         later = [sample.resident for sample in samples[len(samples) // 5 :]]
         say(f"resident memory after the first fifth: {max(later) / min(later) - 1:.1%} apart\n")
+    options.output.mkdir(parents=True, exist_ok=True)
     write_json(
         options.output / "growth.json",
         {

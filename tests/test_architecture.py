@@ -25,7 +25,7 @@ LAYERS = {
 OWNERS = {
     "click": ["cli"],
     "rich": ["report/console.py", "cli"],
-    "mlx_lm": ["model", "generate", "train/forward.py", "recipes/dataset.py", "demo/pretrain.py"],
+    "mlx_lm": ["model", "generate", "recipes/dataset.py", "demo/pretrain.py"],
     "datasets": ["data/hub.py"],
     "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],
     "pyarrow": ["data/formats.py"],

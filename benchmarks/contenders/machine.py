@@ -1,11 +1,12 @@
 """What the measurements were made on."""
 
-import ctypes.util
 import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
+
+from mlx_yoda.cli.blas import prefer_openblas
 
 THERMAL = (
     "Thermal state is not controlled: let the machine cool down and plug it in before long runs; "
@@ -27,7 +28,7 @@ def machine() -> dict[str, str]:
         "thermal": THERMAL,
     }
     if sys.platform == "linux":
-        found["OpenBLAS for MLX"] = "yes" if ctypes.util.find_library("openblas") else "no"
+        found["OpenBLAS for MLX"] = "yes" if prefer_openblas() else "no"
     return found
 
 

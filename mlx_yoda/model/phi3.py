@@ -6,13 +6,16 @@ and means `module(pre(source))`: the caller may save `source` alone for the back
 make the input again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.phi3 import Model as Phi3
 
 from mlx_yoda.model.ragged import Layout, fold, unfold
+
+__all__ = ["Phi3", "attend", "block", "feed_forward"]
 
 Pre = Callable[[mx.array], mx.array]
 Linear = Callable[[nn.Module, mx.array, Pre], mx.array]
@@ -61,30 +64,6 @@ def swiglu(gate_up: mx.array) -> mx.array:
     # Slices, not mx.split: split together with mx.depends fails under mx.compile.
     half = gate_up.shape[-1] // 2
     return nn.silu(gate_up[..., :half]) * gate_up[..., half:]
-
-
-def hidden_states(
-    model: nn.Module,
-    tokens: mx.array,
-    layout: Layout,
-    blocks: Sequence[Block] | None = None,
-) -> mx.array:
-    """The last hidden states after the final norm.
-
-    Args:
-        model: mlx-lm's Phi-3, LoRA layers in place or not.
-        tokens: `(N,)` int32, sequences end to end.
-        layout: where attention finds its rows.
-        blocks: how to call each decoder layer; `block` for all if None.
-
-    Returns:
-        `(N, D)` in the base's dtype.
-    """
-    layers = model.model.layers
-    h = model.model.embed_tokens(tokens)  # (N, D)
-    for layer, call in zip(layers, blocks or [block] * len(layers), strict=True):
-        h = call(layer, h, layout)  # (N, D)
-    return model.model.norm(h)
 
 
 def _heads(x: mx.array, n: int) -> mx.array:

@@ -8,24 +8,24 @@ from typing import Literal
 import mlx.core as mx
 
 from mlx_yoda.config.schema import Config, ModelConfig
-from mlx_yoda.lora.binding import adapter_of, install
+from mlx_yoda.lora.binding import Layers, adapter_of, install
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
 from mlx_yoda.recipes.dataset import Dataset, prepare
-from mlx_yoda.recipes.fitting import fit_to_memory
+from mlx_yoda.recipes.fitting import Fitting, fit_to_memory, frozen_prefix
 from mlx_yoda.recipes.identity import identify
 from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
-from mlx_yoda.train.compilation import decide
-from mlx_yoda.train.forward import forward_of
+from mlx_yoda.train.compilation import Decision, decide
+from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan, make_plan
-from mlx_yoda.train.step import State, make_steps
+from mlx_yoda.train.step import State, Steps, make_steps
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def finetune(
     if state.step == 0:
         answers("before", 0, report)
 
-    forward = forward_of(base.model, fit.keep)
-    steps = make_steps(config.train, layers, forward, compiled=compilation.compiled)
+    steps = _steps(config, base, layers, plan, fit, compilation)
     milestones = Milestones(
         config.train, plan, base.model, layers, data.validation, identity, output.path, report
     )
@@ -125,6 +124,19 @@ def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started
         rows_per_step=plan.rows_per_step,
         micro_batch=plan.micro_batch,
         output_dir=str(output.path),
+    )
+
+
+def _steps(
+    config: Config, base: Loaded, layers: Layers, plan: Plan, fit: Fitting, compilation: Decision
+) -> Steps:
+    prefix = frozen_prefix(base, layers, plan.rows, fit.spare)
+    return make_steps(
+        config.train,
+        layers,
+        forward_of(base.model, fit.keep, prefix.first if prefix else 0),
+        compiled=compilation.compiled,
+        arrays=prefix.arrays if prefix else Arrays.of,
     )
 
 

@@ -6,13 +6,15 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_yoda.config.schema import Config
+from mlx_yoda.config.schema import Config, LoraConfig
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import Shape
+from mlx_yoda.lora.binding import Layers
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.sizes import sizes_of
 from mlx_yoda.train.fit import choose, machine_memory
 from mlx_yoda.train.plan import make_plan
+from mlx_yoda.train.prefix import Prefix, first_adapted_layer, run_prefix
 from mlx_yoda.train.recompute import Keep
 
 
@@ -23,11 +25,13 @@ class Fitting:
     Attributes:
         micro_batch: rows computed at once.
         keep: what the layers keep for the backward pass.
+        spare: bytes that the plan leaves free.
         notes: remarks for the user.
     """
 
     micro_batch: int
     keep: Keep | Sequence[Keep]
+    spare: int
     notes: tuple[str, ...]
 
 
@@ -41,7 +45,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
     """
     train = config.train
     if base.config["model_type"] != "phi3":
-        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, ())
+        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
         partial(_largest, config, rows),
@@ -62,7 +66,22 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
     again = sum(level is Keep.INPUT for level in fit.keep)
     if again and train.gradient_checkpointing == "auto":
         notes.append(f"to fit into memory, {again} of {len(fit.keep)} layers are recomputed")
-    return Fitting(fit.micro_batch, fit.keep, tuple(notes))
+    spare = fit.budget - fit.demand.footprint
+    return Fitting(fit.micro_batch, fit.keep, spare, tuple(notes))
+
+
+def frozen_prefix(
+    base: Loaded, layers: Layers, rows: Sequence[Packed], spare: int
+) -> Prefix | None:
+    """Run the layers below the first adapted one over all rows, if there are any and it fits."""
+    first = first_adapted_layer(base.model, layers)
+    if not first:
+        return None
+    size = sizes_of(base.config, LoraConfig())
+    tokens = sum(len(row.tokens) for row in rows)
+    if tokens * size.hidden * size.item > spare:
+        return None
+    return run_prefix(base.model, first, rows)
 
 
 def _largest(config: Config, rows: Sequence[Packed], micro_batch: int) -> Shape:

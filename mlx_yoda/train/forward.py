@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.phi3 import Model as Phi3
 
 from mlx_yoda.data.batches import Batch
 from mlx_yoda.lora.product import through_base
-from mlx_yoda.model import phi3
+from mlx_yoda.model.phi3 import Phi3
 from mlx_yoda.model.ragged import Layout, fold
 from mlx_yoda.train.loss import summed_cross_entropy
 from mlx_yoda.train.recompute import Keep, block
@@ -23,6 +22,7 @@ class Arrays(NamedTuple):
     loss_at: mx.array
     targets: mx.array
     weights: mx.array
+    hidden: mx.array | None = None  # (N, D), where the first layers have run already
 
     @classmethod
     def of(cls, batch: Batch) -> "Arrays":
@@ -36,25 +36,32 @@ class Arrays(NamedTuple):
 Forward = Callable[[Arrays], mx.array]
 
 
-def forward_of(model: nn.Module, keep: Keep | Sequence[Keep] = Keep.SOURCES) -> Forward:
+def forward_of(
+    model: nn.Module, keep: Keep | Sequence[Keep] = Keep.SOURCES, first: int = 0
+) -> Forward:
     """The function from a batch to its summed loss, scalar float32.
 
     Args:
         model: any causal model of mlx-lm; Phi-3 has its own, ragged way.
         keep: what Phi-3's layers keep for the backward pass, all the same or one by one.
+        first: the layer to start from, with `Arrays.hidden` as its input
+            (`mlx_yoda.train.prefix`); 0 starts from the tokens.
     """
     if not isinstance(model, Phi3):
         return _padded(model)
-    return _phi3(model, [keep] * len(model.layers) if isinstance(keep, Keep) else keep)
+    return _phi3(model, [keep] * len(model.layers) if isinstance(keep, Keep) else keep, first)
 
 
-def _phi3(model: Phi3, keep: Sequence[Keep]) -> Forward:
+def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
     head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
     project = head.as_linear if model.args.tie_word_embeddings else head
-    blocks = [block(level) for level in keep]
+    layers = [(layer, block(level)) for layer, level in zip(model.layers, keep, strict=True)]
 
     def loss(batch: Arrays) -> mx.array:
-        hidden = phi3.hidden_states(model, batch.tokens, batch.layout, blocks=blocks)  # (N, D)
+        h = model.model.embed_tokens(batch.tokens) if batch.hidden is None else batch.hidden
+        for layer, call in layers[first:]:
+            h = call(layer, h, batch.layout)  # (N, D)
+        hidden = model.model.norm(h)  # (N, D)
         return summed_cross_entropy(
             mx.take(hidden, batch.loss_at, axis=0),  # (M, D)
             batch.targets,

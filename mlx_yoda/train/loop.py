@@ -9,7 +9,6 @@ import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.report.events import Noted, Reporter, Stepped
-from mlx_yoda.train.forward import Arrays
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
@@ -64,7 +63,7 @@ def optimizer_steps(
         sums = Sums.zero(state.adapter)
         for micro, batch in enumerate(batches):  # the next batch is made while this one runs
             key = dropout_key(plan.seed, step, micro)
-            sums = steps.accumulate(sums, state.adapter, Arrays.of(batch), key)
+            sums = steps.accumulate(sums, state.adapter, steps.arrays(batch), key)
             mx.async_eval(sums)
             input_tokens += batch.input_tokens
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx.utils import tree_map
 
 from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.data.batches import Batch
 from mlx_yoda.lora.binding import Adapter, Layers, dropout_keys, lent
 from mlx_yoda.train.forward import Arrays, Forward
 from mlx_yoda.train.optimizer import Moments, adamw, clip, fresh_moments, global_norm
@@ -43,13 +44,21 @@ class Sums(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The two halves of a training step, compiled or not."""
+    """The two halves of a training step, compiled or not, and how a batch gets to them."""
 
+    arrays: Callable[[Batch], Arrays]
     accumulate: Callable[[Sums, Adapter, Arrays, mx.array], Sums]
     update: Callable[..., tuple[Adapter, Moments, mx.array]]
 
 
-def make_steps(config: TrainConfig, layers: Layers, forward: Forward, *, compiled: bool) -> Steps:
+def make_steps(
+    config: TrainConfig,
+    layers: Layers,
+    forward: Forward,
+    *,
+    compiled: bool,
+    arrays: Callable[[Batch], Arrays] = Arrays.of,
+) -> Steps:
     """Build the step functions.
 
     Args:
@@ -57,6 +66,7 @@ def make_steps(config: TrainConfig, layers: Layers, forward: Forward, *, compile
         layers: the LoRA layers that `forward` runs through.
         forward: from a batch to its loss sum.
         compiled: whether to compile them, once for each shape of batch.
+        arrays: brings a batch to the device.
     """
 
     def accumulate(sums: Sums, adapter: Adapter, batch: Arrays, key: mx.array) -> Sums:
@@ -81,5 +91,5 @@ def make_steps(config: TrainConfig, layers: Layers, forward: Forward, *, compile
         return *adamw(config, adapter, moments, gradients, rate, step), norm
 
     if compiled:
-        return Steps(mx.compile(accumulate), mx.compile(update))
-    return Steps(accumulate, update)
+        return Steps(arrays, mx.compile(accumulate), mx.compile(update))
+    return Steps(arrays, accumulate, update)

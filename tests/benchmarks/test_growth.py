@@ -52,8 +52,20 @@ def test_resident_memory_is_flat_over_steps_of_varying_shapes():
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
     tiny = ["--hidden-size", "32", "--layers", "1", "--heads", "4"]
-    main([*tiny, "--sweeps", "rank", "--most", "8", "--steps", "10", "--output", str(tmp_path)])
-    written = json.loads((tmp_path / "growth.json").read_text())
+    main(
+        [
+            *tiny,
+            "--sweeps",
+            "rank",
+            "--most",
+            "8",
+            "--steps",
+            "10",
+            "--output",
+            str(tmp_path / "new"),
+        ]
+    )
+    written = json.loads((tmp_path / "new" / "growth.json").read_text())
     assert [p["value"] for p in written["points"]] == [4, 4, 8, 8]
     assert all(p["peak"] > 0 and p["seconds"] > 0 for p in written["points"])
     assert len(written["samples"]) == 10

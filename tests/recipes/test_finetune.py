@@ -4,11 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama
 
 from mlx_yoda.config import Config
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.errors import UserError
+from mlx_yoda.model.convert import convert
+from mlx_yoda.model.load import resolve
 from mlx_yoda.recipes.finetune import finetune
 
 TIMES = {"seconds", "input_tokens_per_second", "supervised_tokens_per_second", "train_runtime"}
@@ -176,3 +181,53 @@ def test_half_precision_bases_train(base_folder, rows, tmp_path, dtype):
     run(config)
     losses = [e["loss"] for e in metrics(tmp_path / "run") if e["event"] == "step"]
     assert losses[-1] < losses[0]
+
+
+@pytest.fixture(scope="module")
+def llama_folder(tmp_path_factory) -> Path:
+    """A random Llama with the demo's tokenizer."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 768,
+        "eos_token_id": 2,
+    }
+    folder = tmp_path_factory.mktemp("llama")
+    for file in resolve("demo").glob("tokenizer*"):
+        shutil.copy(file, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.random.seed(0)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    weights = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
+    return folder
+
+
+def test_another_architecture_trains_too(llama_folder, rows, tmp_path):
+    targets = "lora.target_modules=[q_proj, v_proj, down_proj]"
+    run(configure(llama_folder, rows, tmp_path / "run", targets))
+    losses = [e["loss"] for e in metrics(tmp_path / "run") if e["event"] == "step"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_bases_train(base_folder, rows, tmp_path, bits):
+    convert(base_folder, tmp_path / "base", bits=bits, group_size=32)
+    run(configure(tmp_path / "base", rows, tmp_path / "run", "train.save_strategy='no'"))
+    losses = [e["loss"] for e in metrics(tmp_path / "run") if e["event"] == "step"]
+    assert losses[-1] < losses[0]
+
+
+def test_only_the_upper_layer_trains_and_resumes_to_the_same_bits(base_folder, rows, tmp_path):
+    config = configure(base_folder, rows, tmp_path / "run", "lora.layers_to_transform=[1]")
+    run(config)
+    whole = contents(tmp_path / "run")
+    for step in range(6, 13):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+    run(config, resume=True)
+    assert contents(tmp_path / "run") == whole
