@@ -60,5 +60,6 @@ def command(
         trust_remote_code=trust_remote_code,
     )
     size = sum(file.stat().st_size for file in dest.iterdir() if file.is_file())
-    remark(f"Wrote {dest} ({size / 1e9:.2f} GB). Try it:")
+    written = f"{size / 1e9:.2f} GB" if size > 1e8 else f"{size / 1e6:.1f} MB"
+    remark(f"Wrote {dest} ({written}). Try it:")
     remark(f"  {shlex.join([*program(), 'chat', '--model', str(dest)])}")

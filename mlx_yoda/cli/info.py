@@ -45,7 +45,7 @@ def _machine() -> dict[str, str | int | bool | None]:
         "chip": described.get("device_name") or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": described.get("memory_size") or _physical_memory(),
         "os": _system(),
         "device": "GPU" if device.type == mx.gpu else "CPU",
         "metal": mx.metal.is_available(),
@@ -56,6 +56,10 @@ def _machine() -> dict[str, str | int | bool | None]:
         facts["compiler"] = next(filter(None, map(shutil.which, _COMPILERS)), None)
         facts["openblas"] = prefer_openblas()
     return facts
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _system() -> str:

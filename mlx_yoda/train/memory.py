@@ -17,7 +17,7 @@ from mlx_yoda.train.loss import CHUNK
 from mlx_yoda.train.recompute import Keep
 
 # Arrays alive at once, fitted.
-_KEPT_BESIDE_SOURCES = 1.42  # automatic differentiation keeps more than the inputs
+_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.42, 0.79  # by automatic differentiation, of every width
 _LOGITS = 2.8  # float32, of up to two chunks
 _LOSS_HIDDEN = 22.3
 _MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 13.3, 1.6, 2.6
@@ -90,7 +90,8 @@ def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int) -> float:
     token = shape.tokens * sizes.item
     match keep:
         case Keep.EVERYTHING:
-            return _KEPT_BESIDE_SOURCES * token * (5 * d + q + 3 * f) + 0.79 * probabilities
+            arrays = _KEPT_ARRAYS * token * (5 * d + q + 3 * f)
+            return arrays + _KEPT_PROBABILITIES * probabilities
         case Keep.SOURCES:
             return token * (2 * d + q + 2 * f)
         case Keep.ATTENTION:
