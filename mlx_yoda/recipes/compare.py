@@ -1,6 +1,5 @@
 """A base and its adapter, measured side by side."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.recipes.dataset import Question, questions
 from mlx_yoda.recipes.respond import Responder
-from mlx_yoda.train.evaluate import held_out_loss
+from mlx_yoda.train.evaluate import held_out_loss, perplexity
 
 Split = Literal["train", "validation", "test"]
 
@@ -126,7 +125,7 @@ def _measure(
         scores = score(answers, [question.reference for question in asked])
     return Measured(
         loss=loss,
-        perplexity=math.exp(loss),
+        perplexity=perplexity(loss),
         exact_match=scores.exact_match if scores else None,
         chrf=scores.chrf if scores else None,
     )

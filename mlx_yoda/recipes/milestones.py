@@ -1,6 +1,5 @@
 """What happens after a step when it is time: evaluation, checkpoints."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from mlx_yoda.data.packing import Packed
 from mlx_yoda.lora.binding import Layers, install
 from mlx_yoda.report.events import Evaluated, Reporter, Saved
 from mlx_yoda.train.checkpoint import Identity, rotate, save_checkpoint
-from mlx_yoda.train.evaluate import held_out_loss
+from mlx_yoda.train.evaluate import held_out_loss, perplexity
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State
@@ -59,5 +58,5 @@ class Milestones:
         )
         loss = total / tokens
         self.report(
-            Evaluated(state.step, self.plan.epoch(state.step), loss, math.exp(loss), tokens)
+            Evaluated(state.step, self.plan.epoch(state.step), loss, perplexity(loss), tokens)
         )

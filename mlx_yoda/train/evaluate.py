@@ -1,5 +1,6 @@
 """Loss on held-out rows."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -35,3 +36,11 @@ def held_out_loss(model: nn.Module, rows: Sequence[Packed], batch_size: int) -> 
         total += cast(float, loss.item())
         tokens += batch.supervised_tokens
     return total, tokens
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a mean cross-entropy in nats; infinite where a float cannot hold it."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
