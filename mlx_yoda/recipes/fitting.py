@@ -6,7 +6,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_yoda.config.schema import Config, LoraConfig
+from mlx_yoda.config.schema import Config
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.lora.binding import Layers
@@ -77,9 +77,9 @@ def frozen_prefix(
     first = first_adapted_layer(base.model, layers)
     if not first:
         return None
-    size = sizes_of(base.config, LoraConfig())
+    (width,), item = base.model.model.norm.weight.shape, base.model.model.norm.weight.dtype.size
     tokens = sum(len(row.tokens) for row in rows)
-    if tokens * size.hidden * size.item > spare:
+    if tokens * width * item > spare:
         return None
     return run_prefix(base.model, first, rows)
 
