@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlx_yoda.secrets import redact
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole; after a crash it holds the old content or the new."""
@@ -28,8 +30,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, UTF-8."""
-    write_bytes(path, text.encode())
+    """As `write_bytes`, UTF-8, and without access tokens."""
+    write_bytes(path, redact(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

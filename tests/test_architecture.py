@@ -14,7 +14,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL = SOURCES + sorted((ROOT / "benchmarks").rglob("*.py"))
 
 LAYERS = {
-    "errors": 0, "config": 0, "files": 0,
+    "errors": 0, "config": 0, "files": 0, "secrets": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "train": 2, "generate": 2, "evaluate": 2, "hub": 2,
     "recipes": 3,
@@ -38,7 +38,7 @@ OWNERS = {
     "peft": [],
 }  # fmt: skip
 NUMPY_ONLY = "data"
-LIGHT = ("errors", "files", "config", "__init__")
+LIGHT = ("errors", "files", "secrets", "config", "__init__")
 HEAVY = {"mlx", "mlx_lm", "numpy", "transformers", "datasets", "huggingface_hub", "rich"}
 
 

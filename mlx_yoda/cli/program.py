@@ -10,6 +10,7 @@ import click
 
 from mlx_yoda import __version__
 from mlx_yoda.cli.command import Sectioned
+from mlx_yoda.cli.streams import redacted_streams
 from mlx_yoda.errors import UserError
 
 _COMMANDS = ("train", "plan", "generate", "chat", "evaluate", "convert", "info")
@@ -40,8 +41,13 @@ class Program(Sectioned, click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run a command line and exit."""
+        with redacted_streams():
+            sys.exit(self._code(args, prog_name, **extra))
+
+    def _code(self, args: Sequence[str] | None, prog_name: str | None, **extra: Any) -> int:
+        """Run a command line, say what went wrong, and give the exit code."""
         try:
-            code = super().main(args, prog_name, standalone_mode=False, **extra)
+            code: int | None = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
@@ -55,7 +61,7 @@ class Program(Sectioned, click.Group):
             if not error.strerror:  # a library's own kind: no message for people
                 raise
             code = _refuse(_explain(error))
-        sys.exit(code or 0)
+        return code or 0
 
 
 def _refuse(message: str, ctx: click.Context | None = None) -> int:

@@ -19,6 +19,7 @@ from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
+from mlx_yoda.report.redaction import redacted
 from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
 from mlx_yoda.train.compilation import Decision, decide
 from mlx_yoda.train.forward import Arrays, forward_of
@@ -82,7 +83,7 @@ def finetune(
         state, meter = load_checkpoint(output.checkpoint, identity)
 
     # from here on the output folder is written to
-    report = both(reporter, output.begin(config, state.step))
+    report = redacted(both(reporter, output.begin(config, state.step)))
     for event in (_started(base, data, plan, output), *notes):
         report(event)
     answers = partial(_answers, config, base, data)
