@@ -64,6 +64,11 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
     return Splits(**splits, name=config.dataset_name)
 
 
+def public_dataset(name: str) -> str | None:
+    """What others find a data set by: its Hub id, or `demo`; None for a file or folder here."""
+    return name if name == "demo" or _on_disk(name) is None else None
+
+
 def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Take a share of the rows out by a seeded shuffle; both parts keep the rows' order.
 

@@ -8,13 +8,17 @@ from typing import Literal
 import mlx.core as mx
 
 from mlx_yoda.config.schema import Config, ModelConfig
+from mlx_yoda.data.sources import public_dataset
+from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Layers, adapter_of, install
 from mlx_yoda.lora.inject import inject
+from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
+from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import Fitting, fit_to_memory, frozen_prefix
-from mlx_yoda.recipes.identity import identify
+from mlx_yoda.recipes.identity import identify, public_name
 from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
@@ -84,7 +88,7 @@ def finetune(
 
     # from here on the output folder is written to
     report = redacted(both(reporter, output.begin(config, state.step)))
-    for event in (_started(base, data, plan, output), *notes):
+    for event in (_started(config, base, data, plan, output), *notes):
         report(event)
     answers = partial(_answers, config, base, data)
     if state.step == 0:
@@ -100,7 +104,9 @@ def finetune(
     install(layers, state.adapter)
     answers("after", state.step, report)
     save_weights(output.path, state.adapter, identity)
+    copy_tokenizer(base.path, output.path)
     report(_finished(state, meter, output))
+    write_card(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
 
@@ -113,7 +119,7 @@ def _base(model: ModelConfig) -> Loaded:
     )
 
 
-def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
+def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
     trainable, total = count_parameters(base.model)
     return Started(
         total_steps=plan.total_steps,
@@ -125,6 +131,10 @@ def _started(base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started
         rows_per_step=plan.rows_per_step,
         micro_batch=plan.micro_batch,
         output_dir=str(output.path),
+        base_model=public_name(base),
+        dataset=public_dataset(config.data.dataset_name),
+        machine=machine(),
+        versions=versions(),
     )
 
 

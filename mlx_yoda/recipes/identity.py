@@ -10,7 +10,7 @@ import numpy as np
 
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.packing import Packed
-from mlx_yoda.model.load import Loaded
+from mlx_yoda.model.load import DEMO, Loaded
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
 
@@ -51,8 +51,13 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
 
 def base_name(base: Loaded) -> str:
     """The base as an adapter names it: a Hub id as it is, a folder by its absolute path."""
-    local = base.name == "demo" or Path(base.name).exists()
+    local = base.name == DEMO or Path(base.name).exists()
     return str(base.path.resolve()) if local else base.name
+
+
+def public_name(base: Loaded) -> str | None:
+    """What others find the base by: its Hub id, or `demo`; None for a folder here."""
+    return None if base.name != DEMO and Path(base.name).exists() else base.name
 
 
 def _digest(data: bytes) -> str:

@@ -8,6 +8,8 @@ from mlx_yoda import files
 from mlx_yoda.config.parse import to_yaml
 from mlx_yoda.config.schema import Config
 from mlx_yoda.errors import UserError
+from mlx_yoda.hub.card import CARD_FILE, is_ours
+from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
 from mlx_yoda.report.jsonl import JsonLines, rewind
 from mlx_yoda.train.checkpoint import checkpoints
 
@@ -16,6 +18,8 @@ _OURS = (
     "adapter_model.safetensors",
     "config.yaml",
     "metrics.jsonl",
+    "loss.svg",
+    *TOKENIZER_FILES,
 )
 
 
@@ -79,3 +83,5 @@ def _clear(path: Path) -> None:
         shutil.rmtree(checkpoint)
     for name in _OURS:
         (path / name).unlink(missing_ok=True)
+    if is_ours(path / CARD_FILE):
+        (path / CARD_FILE).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """What a run tells about itself: one frozen dataclass a kind of event."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 
@@ -17,7 +17,14 @@ Reporter = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The run is about to take its first step."""
+    """The run is about to take its first step.
+
+    Attributes:
+        base_model: what others find the base by: its Hub id or `demo`; None for a folder here.
+        dataset: the same of the data set.
+        machine: what it runs on, as `machine.machine` says.
+        versions: package → version.
+    """
 
     name = "started"
     total_steps: int
@@ -29,6 +36,10 @@ class Started(Event):
     rows_per_step: int
     micro_batch: int
     output_dir: str
+    base_model: str | None = None
+    dataset: str | None = None
+    machine: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+    versions: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
