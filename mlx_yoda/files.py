@@ -40,6 +40,30 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the name `path` once it is synced.
+
+    Raises:
+        FileExistsError: `path` is there already.
+    """
+    if path.exists():
+        raise FileExistsError(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        _sync(aside)
+        os.chmod(aside, 0o666 & ~_umask())
+        os.rename(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+@contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Give a folder to fill, which takes the name `path` once it is filled and synced.
 

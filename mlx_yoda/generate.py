@@ -28,6 +28,18 @@ def attach(model: nn.Module, adapter: Adapter) -> dict[str, LoRALinear]:
     Raises:
         UserError: the adapter was made for another model.
     """
+    check_fit(model, adapter)
+    layers = inject(model, adapter.lora, mx.random.key(0))
+    install(layers, adapter.weights())
+    return layers
+
+
+def check_fit(model: nn.Module, adapter: Adapter) -> None:
+    """Hold an adapter's modules and shapes against a model.
+
+    Raises:
+        UserError: the adapter was made for another model.
+    """
     modules = dict(model.named_modules())
     targets = target_paths(model, adapter.lora)
     for path in sorted({*targets} ^ adapter.tensors.keys()):
@@ -40,9 +52,12 @@ def attach(model: nn.Module, adapter: Adapter) -> dict[str, LoRALinear]:
                 f"the adapter's weights {a.shape} and {b.shape} for {path} do not fit the model's "
                 f"{wanted}: the adapter was made for another model."
             )
-    layers = inject(model, adapter.lora, mx.random.key(0))
-    install(layers, {p: {"lora_A": a, "lora_B": b} for p, (a, b) in adapter.tensors.items()})
-    return layers
+        magnitude = adapter.magnitudes.get(path)
+        if magnitude is not None and magnitude.shape != (wanted[0],):
+            raise UserError(
+                f"the adapter's magnitudes {magnitude.shape} for {path} do not fit the model's "
+                f"{wanted[0]} rows: the adapter was made for another model."
+            )
 
 
 def stream(

@@ -56,3 +56,32 @@ def our_base(base_folder):
     from mlx_yoda.model.load import load
 
     return load(base_folder)
+
+
+@pytest.fixture
+def make_adapter(our_base, base_folder, tmp_path_factory):
+    """Writes a PEFT adapter for that model, with B away from zero, and gives its folder."""
+    import mlx.core as mx
+
+    from mlx_yoda.adapters.peft import save_adapter
+    from mlx_yoda.config.schema import LoraConfig
+    from mlx_yoda.lora.inject import inject, remove
+
+    def make(**keys) -> Path:
+        lora = LoraConfig(**keys)
+        layers = inject(our_base.model, lora, mx.random.key(5))
+        remove(our_base.model)
+        drawn = mx.random.split(mx.random.key(6), len(layers))
+        tensors, magnitudes = {}, {}
+        for (path, layer), key in zip(layers.items(), drawn, strict=True):
+            b = 0.3 * mx.random.normal(layer.lora_B.shape, key=key)
+            tensors[path] = (layer.lora_A, b)
+            if lora.use_dora:
+                noise = mx.random.uniform(0.5, 1.5, layer.lora_magnitude_vector.shape, key=key)
+                magnitudes[path] = layer.lora_magnitude_vector * noise
+        folder = tmp_path_factory.mktemp("adapter")
+        base = str(base_folder)
+        save_adapter(folder, tensors, lora, base_model_name_or_path=base, magnitudes=magnitudes)
+        return folder
+
+    return make

@@ -33,6 +33,7 @@ OWNERS = {
     "safetensors": ["adapters", "train/checkpoint.py"],
     "sacrebleu": ["evaluate"],
     "tokenizers": ["demo"],
+    "gguf": ["adapters/gguf.py"],
     "jinja2": ["generate"],
     "yaml": ["config"],
     "torch": [],

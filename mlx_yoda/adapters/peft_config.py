@@ -20,6 +20,7 @@ _IGNORED = {
     "revision",
     "runtime_config",
 }
+_MAY_BE_MISSING = ("lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 # Other ways to initialise change the base's weights too, so A and B alone do not tell the result.
 _INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
@@ -49,7 +50,7 @@ def to_peft(lora: LoraConfig, base_model_name_or_path: str, revision: str | None
         "revision": revision,
         "target_modules": _sorted(lora.target_modules),
         "task_type": lora.task_type,
-        "use_dora": False,
+        "use_dora": lora.use_dora,
         "use_rslora": lora.use_rslora,
     }
     if lora.exclude_modules:
@@ -72,7 +73,7 @@ def from_peft(keys: Mapping[str, Any], place: str) -> LoraConfig:
     values: dict[str, Any] = {}
     for key, (kind, right) in _HONOURED.items():
         value = keys.get(key)
-        if value is None and key in ("lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"):
+        if value is None and key in _MAY_BE_MISSING:
             continue
         if not right(value):
             raise UserError(f"{place}: {key} must be {kind}, not {value!r}.")
@@ -130,6 +131,7 @@ _HONOURED = {
     "lora_alpha": ("a number", _is_number),
     "lora_dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
     "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
+    "use_dora": ("true or false", lambda v: isinstance(v, bool)),
     "target_modules": ("a list of names or a regular expression", _is_names),
     "exclude_modules": (
         "a list of names, a regular expression or null",

@@ -13,7 +13,7 @@ from mlx_yoda.cli.command import Sectioned
 from mlx_yoda.cli.streams import redacted_streams
 from mlx_yoda.errors import UserError
 
-_COMMANDS = ("train", "plan", "generate", "chat", "evaluate", "convert", "info")
+_COMMANDS = ("train", "plan", "generate", "chat", "evaluate", "convert", "export", "info")
 _WRONG_INPUT = 2
 _INTERRUPTED = 128 + signal.SIGINT
 

@@ -6,6 +6,7 @@ same layers here and there. The rules are those of PEFT 0.21 (`check_target_modu
 peft/tuners/tuners_utils.py, `get_pattern_key` in peft/utils/other.py); the tests compare with them.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -63,6 +64,13 @@ def pattern_value(path: str, pattern: Mapping[str, T], default: T) -> T:
         ):
             return value
     return pattern.get(path, default)
+
+
+def scale_of(path: str, config: LoraConfig) -> float:
+    """What the update of the module at `path` is multiplied by: its alpha / r, or alpha / √r."""
+    r = pattern_value(path, config.rank_pattern, config.r)
+    alpha = pattern_value(path, config.alpha_pattern, config.lora_alpha)
+    return alpha / (math.sqrt(r) if config.use_rslora else r)
 
 
 def layer_order(path: str) -> list[tuple[int, str]]:

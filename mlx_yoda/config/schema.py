@@ -51,6 +51,7 @@ class LoraConfig:
         None, "Indices of the decoder layers to adapt; null adapts all."
     )
     use_rslora: bool = _field(False, "Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732).")
+    use_dora: bool = _field(False, "DoRA: train the length of each row too (arXiv 2402.09353).")
     rank_pattern: dict[str, int] = _field({}, "Ranks of their own for matching module names.")
     alpha_pattern: dict[str, float] = _field({}, "lora_alpha of their own for matching modules.")
 

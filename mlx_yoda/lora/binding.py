@@ -5,7 +5,7 @@ traced arrays to the modules lets any model's own forward pass be traced, and pu
 own back afterwards leaves no tracer behind.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -13,33 +13,33 @@ import mlx.core as mx
 from mlx_yoda.lora.layer import LoRALinear
 
 Layers = Mapping[str, LoRALinear]  # path -> layer
-Adapter = dict[str, dict[str, mx.array]]  # path -> {"lora_A": (r, in), "lora_B": (out, r)}
+Adapter = dict[str, dict[str, mx.array]]  # path -> {"lora_A": (r, in), "lora_B": (out, r), …}
 Keys = dict[str, mx.array]  # path -> PRNG key (2,); a layer without one does not drop anything
 
 
 def adapter_of(layers: Layers) -> Adapter:
     """The layers' weights as one tree: what is trained, saved and loaded."""
     return {
-        path: {"lora_A": layer.lora_A, "lora_B": layer.lora_B} for path, layer in layers.items()
+        path: {name: layer[name] for name in layer.weight_names} for path, layer in layers.items()
     }
 
 
 def flatten(adapter: Adapter) -> list[mx.array]:
-    """A and B of every path in turn."""
-    return [weights[name] for weights in adapter.values() for name in ("lora_A", "lora_B")]
+    """A, B and what else trains of every path in turn."""
+    return [weight for weights in adapter.values() for weight in weights.values()]
 
 
-def unflatten(paths: Iterable[str], weights: Sequence[mx.array]) -> Adapter:
-    """The tree that `flatten` took apart."""
-    pairs = zip(weights[::2], weights[1::2], strict=True)
-    return {path: {"lora_A": a, "lora_B": b} for path, (a, b) in zip(paths, pairs, strict=True)}
+def unflatten(like: Adapter, weights: Sequence[mx.array]) -> Adapter:
+    """A tree as `flatten` took apart, `like` that one."""
+    rest = iter(weights)
+    return {path: {name: next(rest) for name in own} for path, own in like.items()}
 
 
 def install(layers: Layers, adapter: Adapter) -> None:
     """Give the layers these weights."""
     for path, layer in layers.items():
-        layer.lora_A = adapter[path]["lora_A"]
-        layer.lora_B = adapter[path]["lora_B"]
+        for name in layer.weight_names:
+            layer[name] = adapter[path][name]
 
 
 def dropout_keys(layers: Layers, key: mx.array) -> Keys:

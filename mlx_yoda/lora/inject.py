@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
+from mlx_yoda.lora.dora import DoRALinear
 from mlx_yoda.lora.layer import LoRALinear
 
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}
@@ -32,8 +33,9 @@ def inject(model: nn.Module, config: LoraConfig, key: mx.array) -> dict[str, LoR
     paths = target_paths(model, config)
     modules = dict(model.named_modules())
     layers: dict[str, LoRALinear] = {}
+    kind = DoRALinear if config.use_dora else LoRALinear
     for path, layer_key in zip(paths, mx.random.split(key, len(paths)), strict=True):
-        layers[path] = LoRALinear(
+        layers[path] = kind(
             modules[path],
             r=pattern_value(path, config.rank_pattern, config.r),
             lora_alpha=pattern_value(path, config.alpha_pattern, config.lora_alpha),

@@ -1,11 +1,12 @@
 """One linear layer with its low-rank update, in PEFT's orientation."""
 
 import math
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_yoda.lora.product import lora_product
+from mlx_yoda.lora.product import Pre, lora_product
 
 
 class LoRALinear(nn.Module):
@@ -20,6 +21,8 @@ class LoRALinear(nn.Module):
         dropout: probability of dropping an input entry of the branch. It is active only while a
             key is lent (`mlx_yoda.lora.binding`); without one the layer is deterministic.
     """
+
+    weight_names: ClassVar[tuple[str, ...]] = ("lora_A", "lora_B")  # what trains
 
     def __init__(
         self,
@@ -48,7 +51,11 @@ class LoRALinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map `(..., in)` to `(..., out)`, in x's dtype."""
-        return lora_product(self, x)
+        return self.product(x)
+
+    def product(self, source: mx.array, pre: Pre | None = None) -> mx.array:
+        """Map `x = pre(source)`, or source itself, to `(..., out)`; see `lora_product`."""
+        return lora_product(self, source, pre)
 
 
 def linear_shape(linear: nn.Module) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlx_yoda.adapters.mlx_lm import WEIGHTS_FILE, load_mlx_lm
 from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE, Adapter, load_adapter
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
@@ -36,7 +37,7 @@ def open_responder(
 
     Args:
         model: which model, and how to load it.
-        adapter: folder or Hub id of a PEFT adapter; None leaves the base alone.
+        adapter: folder or Hub id of a PEFT or mlx-lm adapter; None leaves the base alone.
         base_of_adapter: take the model that the adapter names, not `model_name_or_path`.
 
     Raises:
@@ -44,7 +45,7 @@ def open_responder(
     """
     loaded = read_adapter(adapter) if adapter is not None else None
     if loaded and base_of_adapter:
-        model = replace(model, model_name_or_path=_named_base(loaded, str(adapter)))
+        model = on_named_base(model, loaded, str(adapter))
     base = load(
         model.model_name_or_path,
         revision=model.model_revision,
@@ -57,15 +58,22 @@ def open_responder(
 
 
 def read_adapter(name: str) -> Adapter:
-    """Read an adapter from a folder or the Hub.
+    """Read a PEFT or mlx-lm adapter from a folder or the Hub.
 
     Raises:
         UserError: it is not there, or is none that we can honour.
     """
-    return load_adapter(fetch(name, None, [CONFIG_FILE, TENSOR_FILE]))
+    folder = fetch(name, None, [CONFIG_FILE, TENSOR_FILE, WEIGHTS_FILE])
+    theirs = (folder / WEIGHTS_FILE).is_file() and not (folder / TENSOR_FILE).is_file()
+    return load_mlx_lm(folder) if theirs else load_adapter(folder)
 
 
-def _named_base(adapter: Adapter, name: str) -> str:
+def on_named_base(model: ModelConfig, adapter: Adapter, name: str) -> ModelConfig:
+    """The base that the adapter called `name` names, loaded as `model` says.
+
+    Raises:
+        UserError: it names none, or a folder that is not here.
+    """
     base = adapter.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter {name} does not say which model is its base: give --model.")
@@ -73,4 +81,5 @@ def _named_base(adapter: Adapter, name: str) -> str:
         raise UserError(
             f"the adapter {name} names {base} as its base, which is not here: give --model."
         )
-    return base
+    revision = model.model_revision or adapter.revision
+    return replace(model, model_name_or_path=base, model_revision=revision)

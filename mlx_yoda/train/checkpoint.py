@@ -22,7 +22,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from mlx_yoda import files
-from mlx_yoda.adapters.peft import Tensors, load_adapter, save_adapter
+from mlx_yoda.adapters.peft import load_adapter, save_adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import Adapter
@@ -76,13 +76,14 @@ def save_checkpoint(output_dir: Path, state: State, meter: Meter, identity: Iden
 
 def save_weights(folder: Path, adapter: Adapter, identity: Identity) -> None:
     """Write the two files of a PEFT adapter."""
-    tensors = {path: (pair["lora_A"], pair["lora_B"]) for path, pair in adapter.items()}
+    magnitude = "lora_magnitude_vector"
     save_adapter(
         folder,
-        tensors,
+        {path: (weights["lora_A"], weights["lora_B"]) for path, weights in adapter.items()},
         identity.lora,
         base_model_name_or_path=identity.base,
         revision=identity.revision,
+        magnitudes={path: w[magnitude] for path, w in adapter.items() if magnitude in w},
     )
 
 
@@ -103,7 +104,7 @@ def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter]:
             f"{path} is no intact checkpoint ({error}); resume from another with --resume DIR."
         ) from None
     _refuse_differences(path, saved, identity.fingerprints)
-    adapter = as_adapter(load_adapter(path).tensors)
+    adapter = load_adapter(path).weights()
     first, second = (
         {
             module: {name: mx.array(raw[f"{moment}.{module}.{name}"]) for name in pair}
@@ -112,11 +113,6 @@ def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter]:
         for moment in Moments._fields
     )
     return State(step, adapter, Moments(first, second)), meter
-
-
-def as_adapter(tensors: Tensors) -> Adapter:
-    """The tree that is trained, from the pairs that are stored."""
-    return {path: {"lora_A": a, "lora_B": b} for path, (a, b) in tensors.items()}
 
 
 def checkpoints(output_dir: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from mlx_yoda.lora.binding import (
 )
 from mlx_yoda.lora.inject import lora_layers
 from mlx_yoda.lora.layer import LoRALinear
-from mlx_yoda.lora.product import Pre, lora_product, plain_product
+from mlx_yoda.lora.product import Pre, plain_product
 from mlx_yoda.model import phi3
 from mlx_yoda.model.ragged import Layout
 
@@ -41,7 +41,7 @@ def linear(module: nn.Module, source: mx.array, pre: Pre, keep: Keep) -> mx.arra
     """`module(pre(source))`, saving source alone unless everything is kept."""
     inputs = (pre(source), None) if keep is Keep.EVERYTHING else (source, pre)
     if isinstance(module, LoRALinear):
-        return lora_product(module, *inputs)
+        return module.product(*inputs)
     return plain_product(module, *inputs)
 
 

@@ -107,6 +107,7 @@ configs = st.builds(
     target_modules=st.one_of(st.just(r".*_proj"), name_lists),
     exclude_modules=st.one_of(st.none(), st.just(r".*\.3\..*"), name_lists),
     use_rslora=st.booleans(),
+    use_dora=st.booleans(),
     rank_pattern=st.dictionaries(names, st.integers(1, 64)),
     alpha_pattern=st.dictionaries(names, st.floats(0.1, 64)),
 )
@@ -150,6 +151,7 @@ def test_every_key_that_peft_writes_is_read_or_known_to_be_idle(config):
         target_modules=config.target_modules,
         exclude_modules=config.exclude_modules,
         use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
         rank_pattern=config.rank_pattern,
         alpha_pattern=config.alpha_pattern,
         task_type="CAUSAL_LM",
@@ -173,7 +175,7 @@ def test_half_precision_files_are_read_as_float32(adapter, dtype):
     ("keys", "message"),
     [
         ({"peft_type": "IA3"}, "'IA3'"),
-        ({"use_dora": True}, "use_dora = True"),
+        ({"use_dora": "yes"}, "use_dora must be true or false"),
         ({"bias": "lora_only"}, "bias = 'lora_only'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),

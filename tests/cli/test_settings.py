@@ -23,6 +23,7 @@ OTHER = {
     "lora.exclude_modules": ("[down_proj, o_proj]", ["down_proj", "o_proj"]),
     "lora.layers_to_transform": ("[0, 3]", [0, 3]),
     "lora.use_rslora": (True, True),
+    "lora.use_dora": (True, True),
     "lora.rank_pattern": ("{qkv_proj: 2}", {"qkv_proj": 2}),
     "lora.alpha_pattern": ("{qkv_proj: 2}", {"qkv_proj": 2.0}),
     "data.dataset_name": ("a b: c.csv", "a b: c.csv"),

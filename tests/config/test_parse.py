@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "lora.exclude_modules": ["down_proj"],
     "lora.layers_to_transform": [1, 2],
     "lora.use_rslora": True,
+    "lora.use_dora": True,
     "lora.rank_pattern": {"o_proj": 4},
     "lora.alpha_pattern": {"o_proj": 8.5},
     "data.dataset_name": "rows.csv",

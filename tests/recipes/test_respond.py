@@ -107,4 +107,10 @@ def test_an_adapter_on_the_hub_is_fetched_without_the_rest(write_adapter, monkey
 
     monkeypatch.setattr(respond, "fetch", fetched)
     assert read_adapter("owner/yoda").lora.r == 4
-    assert asked == [("owner/yoda", None, ["adapter_config.json", "adapter_model.safetensors"])]
+    assert asked == [
+        (
+            "owner/yoda",
+            None,
+            ["adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"],
+        )
+    ]

@@ -55,7 +55,15 @@ def batch_of(rows, shapes=None):
 
 @pytest.mark.parametrize("keep", list(Keep))
 @pytest.mark.parametrize(
-    "model", [{}, {"tied": True}, {"bits": 4}, {"bits": 8, "tied": True}], ids=str
+    "model",
+    [
+        {},
+        {"tied": True},
+        {"bits": 4},
+        {"bits": 8, "tied": True},
+        {"bits": 4, "lora": LoraConfig(lora_dropout=0.0, use_dora=True)},
+    ],
+    ids=["plain", "tied", "4 bits", "8 bits, tied", "DoRA, 4 bits"],
 )
 def test_equals_mlx_lm_row_by_row(make_model, make_rows, distance, model, keep):
     model, layers = make_model(**model)
@@ -84,9 +92,13 @@ def test_the_padded_way_of_other_architectures_is_the_same(make_model, make_rows
     assert distance(grads, expected) < 1e-5
 
 
-@pytest.mark.parametrize("p", [0.05, 0.5])
-def test_dropout_agrees_with_recomputation(make_model, make_rows, distance, p):
-    model, layers = make_model(lora=LoraConfig(lora_dropout=p))
+@pytest.mark.parametrize(
+    "lora",
+    [{"lora_dropout": 0.05}, {"lora_dropout": 0.5}, {"lora_dropout": 0.3, "use_dora": True}],
+    ids=str,
+)
+def test_dropout_agrees_with_recomputation(make_model, make_rows, distance, lora):
+    model, layers = make_model(lora=LoraConfig(**lora))
     batch = batch_of(make_rows(7))
     key = mx.random.key(3)
     everything = forward_of(model, Keep.EVERYTHING)
@@ -99,9 +111,10 @@ def test_dropout_agrees_with_recomputation(make_model, make_rows, distance, p):
         assert distance(grads, expected) < 1e-5, (keep, compiled)
 
 
-def test_dropout_gradients_are_autodiffs(make_model, make_rows, distance):
+@pytest.mark.parametrize("dora", [False, True])
+def test_dropout_gradients_are_autodiffs(make_model, make_rows, distance, dora):
     """With the same masks, through mlx-lm's forward pass and plain automatic differentiation."""
-    model, layers = make_model(lora=LoraConfig(lora_dropout=0.3), layers=1)
+    model, layers = make_model(lora=LoraConfig(lora_dropout=0.3, use_dora=dora), layers=1)
     rows = [row for row in make_rows(5, 8, 8)]  # equal lengths: one unpadded (B, T) batch
     batch, key = batch_of(rows), mx.random.key(3)
     _, grads = gradients(layers, forward_of(model, Keep.INPUT), batch, key)

@@ -1,0 +1,191 @@
+"""Adapters in mlx-lm's format: `mlx_lm.generate --adapter-path` takes them as they are.
+
+mlx-lm keeps A and B transposed, as `<path>.lora_a` `(in, r)` and `<path>.lora_b` `(r, out)`,
+and DoRA's magnitude as `<path>.m` `(out,)`. Rank and scale are the same for all its layers: a
+smaller rank is filled up with zeros, another scale goes into B. Our own configuration is written
+beside mlx-lm's, which does not look at it, so that an adapter finds its ranks again.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from mlx_yoda import files
+from mlx_yoda.adapters.peft import CONFIG_FILE, Adapter
+from mlx_yoda.adapters.peft_config import from_peft, to_peft
+from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value, scale_of
+from mlx_yoda.config.schema import LoraConfig
+from mlx_yoda.errors import UserError
+
+WEIGHTS_FILE = "adapters.safetensors"
+_OURS = "peft_config"
+_TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
+_LAYER = re.compile(r".*?\.(\d+)\.(.+)")
+
+
+def save_mlx_lm(directory: Path, adapter: Adapter) -> None:
+    """Write an adapter for mlx-lm.
+
+    Args:
+        directory: where both files go; it is made if need be.
+        adapter: what to write. Its weights keep their bits, but for B where modules have scales
+            of their own (`alpha_pattern`, or ranks of their own).
+    """
+    paths, lora = list(adapter.tensors), adapter.lora
+    rank = max(a.shape[0] for a, _ in adapter.tensors.values())
+    scale = scale_of(paths[0], lora)
+    tensors = {}
+    for path, (a, b) in adapter.tensors.items():
+        own, missing = scale_of(path, lora), rank - a.shape[0]
+        b = b if own == scale else b * (own / scale)
+        tensors[f"{path}.lora_a"] = _rows(mx.pad(a, [(0, missing), (0, 0)]).T)
+        tensors[f"{path}.lora_b"] = _rows(mx.pad(b, [(0, 0), (0, missing)]).T)
+        if path in adapter.magnitudes:
+            tensors[f"{path}.m"] = _rows(adapter.magnitudes[path])
+    layers = {match[1] for path in paths if (match := _LAYER.match(path))}
+    config = {
+        "fine_tune_type": "dora" if lora.use_dora else "lora",
+        "model": adapter.base_model_name_or_path,
+        "num_layers": len(layers),
+        # Whole paths mean the same modules whichever layers carry LoRA.
+        "lora_parameters": {
+            "rank": rank, "scale": scale, "dropout": lora.lora_dropout, "keys": paths
+        },
+        _OURS: to_peft(lora, adapter.base_model_name_or_path or "", adapter.revision),
+    }  # fmt: skip
+    directory.mkdir(parents=True, exist_ok=True)
+    content = safetensors.numpy.save(tensors, metadata={"format": "mlx"})
+    files.write_bytes(directory / WEIGHTS_FILE, content)
+    files.write_json(directory / CONFIG_FILE, config)
+
+
+def load_mlx_lm(directory: Path) -> Adapter:
+    """Read an adapter that mlx-lm or `save_mlx_lm` wrote.
+
+    Raises:
+        UserError: a file is missing or broken, or holds something other than LoRA or DoRA of
+            linear layers.
+    """
+    place = directory / CONFIG_FILE
+    config = _read_config(place)
+    kind = config.get("fine_tune_type", "lora")
+    if kind not in ("lora", "dora"):
+        raise UserError(f"{place}: fine_tune_type is {kind!r}, but only LoRA and DoRA can be used.")
+    keys = config.get("lora_parameters")
+    if not isinstance(keys, dict) or not _is_rank(keys.get("rank")) or not _is_scale(keys):
+        raise UserError(f"{place}: lora_parameters must hold a rank, a scale and a dropout.")
+    pairs, magnitudes = _read_weights(directory / WEIGHTS_FILE, kind)
+    for path, (a, b) in pairs.items():
+        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == keys["rank"]:
+            raise UserError(
+                f"{directory / WEIGHTS_FILE}: lora_a and lora_b of {path} are no pair of rank "
+                f"{keys['rank']} on a linear layer."
+            )
+    if _OURS in config:
+        lora = from_peft(config[_OURS], f"{place}, {_OURS}")
+        pairs = _own_ranks(pairs, lora, keys, directory / WEIGHTS_FILE)
+    else:
+        lora = _lora_config(list(pairs), keys, use_dora=kind == "dora")
+    base = config.get("model")
+    revision = config.get(_OURS, {}).get("revision")
+    return Adapter(lora, pairs, base if isinstance(base, str) else None, revision, magnitudes)
+
+
+def _own_ranks(
+    pairs: Mapping[str, tuple[mx.array, mx.array]],
+    lora: LoraConfig,
+    keys: Mapping[str, Any],
+    file: Path,
+) -> dict[str, tuple[mx.array, mx.array]]:
+    """Undo what `save_mlx_lm` does to ranks and scales."""
+    found = {}
+    for path, (a, b) in pairs.items():
+        r, own = pattern_value(path, lora.rank_pattern, lora.r), scale_of(path, lora)
+        if not matches_target(path, lora) or r > a.shape[0]:
+            raise UserError(f"{file}: {path} is not what {CONFIG_FILE} says in {_OURS}.")
+        b = b[:, :r]
+        found[path] = a[:r], b if own == keys["scale"] else b * (keys["scale"] / own)
+    mx.eval(found)
+    return found
+
+
+def _lora_config(paths: list[str], keys: Mapping[str, Any], *, use_dora: bool) -> LoraConfig:
+    """PEFT's way of saying which modules carry LoRA: names and layers, or else whole paths."""
+    split = [match.groups() if (match := _LAYER.match(path)) else None for path in paths]
+    targets, layers = paths, None
+    if all(split):
+        indices = sorted({int(part[0]) for part in split if part})
+        names = {part[1].rpartition(".")[2] for part in split if part}
+        if len(paths) == len(indices) * len(names):
+            targets, layers = sorted(names), indices
+    return LoraConfig(
+        r=keys["rank"],
+        lora_alpha=float(keys["scale"]) * keys["rank"],
+        lora_dropout=float(keys.get("dropout", 0.0)),
+        target_modules=targets,
+        layers_to_transform=layers,
+        use_dora=use_dora,
+    )
+
+
+def _read_weights(
+    file: Path, kind: str
+) -> tuple[dict[str, tuple[mx.array, mx.array]], dict[str, mx.array]]:
+    """The pairs in PEFT's orientation, in the order of the layers, and the magnitudes."""
+    try:
+        # safetensors checks the header, which MLX trusts; MLX reads bfloat16, which NumPy cannot.
+        with safe_open(file, framework="numpy") as opened:
+            names = list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is no intact safetensors file: {error}.") from None
+    modules: dict[str, set[str]] = {}
+    for name in names:
+        known = _TENSOR.fullmatch(name)
+        if not known:
+            raise UserError(f"{file}: the tensor {name} is no LoRA of a linear layer.")
+        modules.setdefault(known[1], set()).add(known[2])
+    wanted = {"lora_a", "lora_b", *(["m"] if kind == "dora" else [])}
+    for path, parts in modules.items():
+        if parts != wanted:
+            raise UserError(f"{file}: {path} has {sorted(parts)} and needs {sorted(wanted)}.")
+    if not modules:
+        raise UserError(f"{file} holds no tensors.")
+    arrays = mx.load(str(file))
+    assert isinstance(arrays, dict)
+    full = {name: array.astype(mx.float32) for name, array in arrays.items()}
+    paths = sorted(modules, key=layer_order)
+    pairs = {path: (full[f"{path}.lora_a"].T, full[f"{path}.lora_b"].T) for path in paths}
+    magnitudes = {path: full[f"{path}.m"] for path in paths if kind == "dora"}
+    mx.eval(pairs, magnitudes)
+    return pairs, magnitudes
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return config
+
+
+def _is_rank(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_scale(keys: Mapping[str, Any]) -> bool:
+    numbers = (keys.get("scale"), keys.get("dropout", 0.0))
+    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+
+
+def _rows(array: mx.array) -> np.ndarray:
+    """Copy to NumPy; safetensors would write a transposed view's memory as it lies."""
+    return np.array(array.astype(mx.float32), order="C")

@@ -1,0 +1,84 @@
+"""DoRA: a linear layer whose update changes direction and length apart (arXiv 2402.09353)."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_yoda.lora.layer import LoRALinear
+from mlx_yoda.lora.product import Pre, lora_product
+
+
+class DoRALinear(LoRALinear):
+    """`y = m / |W + scale · B A| · (W + scale · B A) x`, row by row, over a frozen base.
+
+    As in PEFT, the norm takes part in the forward pass but gets no gradient (section 4.3 of the
+    paper), and a bias stays outside. Dropout falls on the input of the low-rank branch alone, as
+    in LoRA; PEFT, where it drops, drops a part of the base's product too.
+
+    The product is LoRA's, with LoRA's own backward pass; what comes on top is left to automatic
+    differentiation, which keeps the product's output `(..., out)` besides LoRA's source.
+
+    Attributes:
+        lora_magnitude_vector: m `(out,)` float32 master, at first the lengths of W's rows, so
+            that a new adapter changes nothing.
+    """
+
+    weight_names = ("lora_A", "lora_B", "lora_magnitude_vector")
+
+    def __init__(self, base: nn.Module, **options: Any) -> None:
+        super().__init__(base, **options)
+        self._squares = _squared_rows(base)  # (out,) float32, constant; no parameter
+        self.lora_magnitude_vector = mx.sqrt(self._squares)
+        mx.eval(self._squares)  # one layer's unpacked weight at a time
+
+    def product(self, source: mx.array, pre: Pre | None = None) -> mx.array:
+        """Map source to `(..., out)`, as `LoRALinear.product`."""
+        y = lora_product(self, source, pre)
+        length = self.lora_magnitude_vector / mx.stop_gradient(self.row_norms())
+        bias = self.base.get("bias")
+        if bias is None:
+            return y * length.astype(y.dtype)
+        return (y - bias) * length.astype(y.dtype) + bias
+
+    def row_norms(self) -> mx.array:
+        """`|W + scale · B A|` of each row, `(out,)` float32, without making the sum.
+
+        |w + s b A|² = |w|² + 2 s b · (A w) + s² b (A Aᵀ) bᵀ for a row w of W and b of B.
+        """
+        a, b, s = self.lora_A, self.lora_B, self.scale
+        through = _without_bias(self.base, a).astype(mx.float32).T  # W Aᵀ, (out, r)
+        crossed = (b * through).sum(axis=1)
+        update = ((b @ (a @ a.T)) * b).sum(axis=1)
+        return mx.sqrt(mx.maximum(self._squares + 2 * s * crossed + s * s * update, 0))
+
+
+def _squared_rows(base: nn.Module) -> mx.array:
+    """The squared length of each row of the base's weight, `(out,)` float32."""
+    weight = base.weight
+    if isinstance(base, nn.QuantizedLinear):
+        weight = mx.dequantize(
+            weight,
+            base.scales,
+            base.get("biases"),
+            group_size=base.group_size,
+            bits=base.bits,
+            mode=base.mode,
+        )
+    return mx.square(weight.astype(mx.float32)).sum(axis=1)
+
+
+def _without_bias(base: nn.Module, x: mx.array) -> mx.array:
+    """`x Wᵀ`, `(r, in)` to `(r, out)`, in the base's dtype."""
+    if not isinstance(base, nn.QuantizedLinear):
+        return x.astype(base.weight.dtype) @ base.weight.T
+    return mx.quantized_matmul(
+        x.astype(base.scales.dtype),
+        base.weight,
+        scales=base.scales,
+        biases=base.get("biases"),
+        transpose=True,
+        group_size=base.group_size,
+        bits=base.bits,
+        mode=base.mode,
+    )
