@@ -36,6 +36,7 @@ OWNERS = {
     "gguf": ["adapters/gguf.py"],
     "jinja2": ["generate"],
     "yaml": ["config"],
+    "regex": ["config"],
     "torch": [],
     "peft": [],
 }  # fmt: skip

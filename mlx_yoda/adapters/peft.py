@@ -6,7 +6,6 @@ orientation, so both directions only rename (peft/utils/save_and_load.py).
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +14,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
 from mlx_yoda import files
 from mlx_yoda.adapters.peft_config import from_peft, to_peft
-from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value
+from mlx_yoda.adapters.peft_tensors import MAGNITUDE, Tensors, read_tensors
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
-_TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)")
-_MAGNITUDE = "base_model.model.{}.lora_magnitude_vector"  # (out,), of DoRA alone
-_DTYPES = ("F32", "F16", "BF16")
-
-Tensors = dict[str, tuple[mx.array, mx.array]]  # path → A (r, in), B (out, r)
+_LONGEST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ def save_adapter(
         for letter, array in zip("AB", pair, strict=True)
     }
     for path, magnitude in (magnitudes or {}).items():
-        named[_MAGNITUDE.format(path)] = _row_major(magnitude)
+        named[MAGNITUDE.format(path)] = _row_major(magnitude)
     content = safetensors.numpy.save(named, metadata={"format": "pt"})
     files.write_bytes(directory / TENSOR_FILE, content)
     files.write_json(directory / CONFIG_FILE, to_peft(lora, base_model_name_or_path, revision))
@@ -93,23 +87,22 @@ def save_adapter(
 def load_adapter(directory: Path) -> Adapter:
     """Read an adapter that PEFT or this program saved.
 
+    The folder may be a stranger's. Only safetensors are read, never pickles, which run code; the
+    configuration is read up to a size; every tensor's name, shape and dtype is checked before its
+    bytes are read; and memory stays within about twice the file's size.
+
     Args:
         directory: the folder with adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        UserError: a file is missing or broken, the adapter needs something we do not do, or its
-            tensors do not fit its configuration.
+        UserError: a file is missing or broken, the adapter needs something we do not do, its
+            tensors do not fit its configuration, or a number in them is NaN or infinite.
     """
-    config_file, tensor_file = directory / CONFIG_FILE, directory / TENSOR_FILE
+    config_file = directory / CONFIG_FILE
     keys = _read_config(config_file)
     lora = from_peft(keys, str(config_file))
-    tensors, magnitudes = _read_tensors(tensor_file, lora.use_dora)
-    for path, (a, b) in tensors.items():
-        _check_pair(path, a, b, lora, tensor_file)
-    base, revision = (
-        value if isinstance(value := keys.get(key), str) else None
-        for key in ("base_model_name_or_path", "revision")
-    )
+    tensors, magnitudes = read_tensors(directory / TENSOR_FILE, lora)
+    base, revision = keys.get("base_model_name_or_path"), keys.get("revision")
     return Adapter(lora, tensors, base, revision, magnitudes)
 
 
@@ -119,71 +112,16 @@ def _row_major(array: mx.array) -> np.ndarray:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # nor a pipe, which would never end
+        raise UserError(f"{path.parent} is no adapter: it has no {CONFIG_FILE}.")
     try:
-        keys = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is no adapter: it has no {CONFIG_FILE}.") from None
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_CONFIG + 1)
+        if len(content) > _LONGEST_CONFIG:
+            raise UserError(f"{path} has more than {_LONGEST_CONFIG:,} bytes: it is no adapter's.")
+        keys = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(keys, dict):
         raise UserError(f"{path} must hold a JSON object.")
     return keys
-
-
-def _read_tensors(path: Path, dora: bool) -> tuple[Tensors, dict[str, mx.array]]:
-    """Read the pairs of a tensor file, in the order of the layers, and DoRA's magnitudes."""
-    if not path.is_file():
-        hint = " (adapter_model.bin is not read: save it again with a recent PEFT)"
-        old = path.with_suffix(".bin").exists()
-        raise UserError(f"{path.parent} has no {TENSOR_FILE}{hint if old else ''}.")
-    try:
-        # safetensors checks the header, which MLX trusts; MLX reads bfloat16, which NumPy cannot.
-        with safe_open(path, framework="numpy") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no intact safetensors file: {error}.") from None
-    paths = set()
-    for name, dtype in dtypes.items():
-        known = _TENSOR_NAME.fullmatch(name)
-        if not known:
-            raise UserError(f"{path}: the tensor {name} is no LoRA A or B of a linear layer.")
-        if not dora and known[2] == "lora_magnitude_vector":
-            raise UserError(f"{path}: {name} is DoRA's, but {CONFIG_FILE} has no use_dora.")
-        if dtype not in _DTYPES:
-            raise UserError(f"{path}: the tensor {name} is {dtype}, not float32, float16 or bf16.")
-        paths.add(known[1])
-    if not paths:
-        raise UserError(f"{path} holds no tensors.")
-    return _pairs(path, sorted(paths, key=layer_order), dora)
-
-
-def _pairs(file: Path, paths: list[str], dora: bool) -> tuple[Tensors, dict[str, mx.array]]:
-    arrays = mx.load(str(file))
-    assert isinstance(arrays, dict)
-    pairs: Tensors = {}
-    magnitudes: dict[str, mx.array] = {}
-    for path in paths:
-        names = [f"base_model.model.{path}.lora_{letter}.weight" for letter in "AB"]
-        names += [_MAGNITUDE.format(path)] if dora else []
-        for name in names:
-            if name not in arrays:
-                raise UserError(f"{file}: the tensor {name} is missing beside its other half.")
-        a, b, *magnitude = (arrays[name].astype(mx.float32) for name in names)
-        pairs[path] = (a, b)
-        if dora:
-            magnitudes[path] = magnitude[0]
-    mx.eval(pairs, magnitudes)
-    return pairs, magnitudes
-
-
-def _check_pair(path: str, a: mx.array, b: mx.array, lora: LoraConfig, file: Path) -> None:
-    """Hold the shapes of a pair against its configuration."""
-    name = f"base_model.model.{path}.lora_A.weight"
-    r = pattern_value(path, lora.rank_pattern, lora.r)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != r or b.shape[1] != r:
-        raise UserError(
-            f"{file}: {name} {a.shape} and lora_B {b.shape} are no pair of rank {r}, "
-            f"as {CONFIG_FILE} has it."
-        )
-    if not matches_target(path, lora):
-        raise UserError(f"{file}: {name} is on a module that {CONFIG_FILE} does not target.")

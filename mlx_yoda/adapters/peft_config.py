@@ -1,9 +1,11 @@
 """PEFT's adapter_config.json: the keys that we write, honour, ignore and refuse."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_yoda.adapters.safetensors_header import shown
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 
@@ -76,7 +78,7 @@ def from_peft(keys: Mapping[str, Any], place: str) -> LoraConfig:
         if value is None and key in _MAY_BE_MISSING:
             continue
         if not right(value):
-            raise UserError(f"{place}: {key} must be {kind}, not {value!r}.")
+            raise UserError(f"{place}: {key} must be {kind}, not {_short(value)}.")
         values[key] = value
     values["lora_dropout"] = values.get("lora_dropout", 0.0)
     return LoraConfig(**values)
@@ -85,8 +87,12 @@ def from_peft(keys: Mapping[str, Any], place: str) -> LoraConfig:
 def _refuse(keys: Mapping[str, Any], place: str) -> None:
     if keys.get("peft_type") != "LORA":
         raise UserError(
-            f"{place}: peft_type is {keys.get('peft_type')!r}, but only LORA adapters can be used."
+            f"{place}: peft_type is {_short(keys.get('peft_type'))}, but only LORA adapters can be "
+            "used."
         )
+    for name in ("base_model_name_or_path", "revision"):
+        if not isinstance(keys.get(name), str | None):
+            raise UserError(f"{place}: {name} must be text, not {_short(keys[name])}.")
     accepted = {
         "bias": ("none", None),
         "init_lora_weights": _INITS,
@@ -100,8 +106,8 @@ def _refuse(keys: Mapping[str, Any], place: str) -> None:
             refused = bool(value) and key not in _IGNORED and key not in _HONOURED
         if refused:
             raise UserError(
-                f"{place}: {key} = {_short(value)} changes what the adapter computes in a way "
-                "that is not supported here."
+                f"{place}: {shown(key)} = {_short(value)} changes what the adapter computes in a "
+                "way that is not supported here."
             )
 
 
@@ -110,7 +116,10 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return math.isfinite(value) and not isinstance(value, bool)
+    except (TypeError, OverflowError):  # no number, or one that no float can hold
+        return False
 
 
 def _is_names(value: Any) -> bool:
@@ -128,7 +137,7 @@ def _is_pattern(value: Any, right: Any) -> bool:
 
 _HONOURED = {
     "r": ("a positive whole number", _is_rank),
-    "lora_alpha": ("a number", _is_number),
+    "lora_alpha": ("a finite number", _is_number),
     "lora_dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
     "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
     "use_dora": ("true or false", lambda v: isinstance(v, bool)),
@@ -142,7 +151,7 @@ _HONOURED = {
         lambda v: v is None or _is_int(v) or (isinstance(v, list) and all(map(_is_int, v))),
     ),
     "rank_pattern": ("an object of positive whole numbers", lambda v: _is_pattern(v, _is_rank)),
-    "alpha_pattern": ("an object of numbers", lambda v: _is_pattern(v, _is_number)),
+    "alpha_pattern": ("an object of finite numbers", lambda v: _is_pattern(v, _is_number)),
 }
 
 

@@ -15,6 +15,7 @@ from mlx_yoda.errors import UserError
 
 _COMMANDS = ("train", "plan", "generate", "chat", "evaluate", "convert", "export", "info")
 _WRONG_INPUT = 2
+_LONGEST = 1500  # characters of a message; more would only hide what it says
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -65,8 +66,11 @@ class Program(Sectioned, click.Group):
 
 
 def _refuse(message: str, ctx: click.Context | None = None) -> int:
-    """Say in one line what is wrong."""
-    sentence = " ".join(message.split())
+    """Say in one line what is wrong; what it quotes from a file cannot steer the terminal."""
+    words = " ".join(message.split())
+    sentence = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[: _LONGEST + 1])
+    if len(words) > _LONGEST:
+        sentence = f"{sentence[:-1]}…"
     if not sentence.endswith((".", "?")):
         sentence += "."
     if ctx is not None:

@@ -4,12 +4,21 @@ The meaning of `target_modules`, `exclude_modules`, `layers_to_transform`, `rank
 `alpha_pattern` is part of PEFT's file format: an adapter that names `qkv_proj` must be put on the
 same layers here and there. The rules are those of PEFT 0.21 (`check_target_module_exists` in
 peft/tuners/tuners_utils.py, `get_pattern_key` in peft/utils/other.py); the tests compare with them.
+
+An adapter's expressions are a stranger's, and some take for ever on a short path. So `re`, which
+PEFT uses, says what is an expression, and the library `regex`, which means the same by it and can
+stop, matches it for a while.
 """
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import regex
 
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
@@ -18,6 +27,10 @@ T = TypeVar("T")
 
 # The first number in the path is the layer's: in "model.layers.1.experts.0.w" that is 1.
 _LAYER_INDEX = re.compile(r".*?\.[^.]*\.(\d+)\.")
+_BRACE = re.compile(r"\\.|\{(?:\d+(?:,\d*)?|,\d*)\}|\{", re.DOTALL)
+_POSIX = re.compile(r"\[:\^?\w+:\]")
+_PATIENCE = 0.5  # seconds for all the expressions that are held against one path; µs are usual
+_LONGEST = 2000  # characters of an expression
 
 
 def matches_target(path: str, config: LoraConfig) -> bool:
@@ -28,7 +41,8 @@ def matches_target(path: str, config: LoraConfig) -> bool:
     parts match, never a whole path.
 
     Raises:
-        UserError: a regular expression is broken, or stands beside `layers_to_transform`.
+        UserError: a regular expression is broken or takes too long, or stands beside
+            `layers_to_transform`.
     """
     targets, layers = config.target_modules, config.layers_to_transform
     if config.exclude_modules and _named(path, config.exclude_modules, "exclude_modules"):
@@ -56,12 +70,13 @@ def pattern_value(path: str, pattern: Mapping[str, T], default: T) -> T:
         default: the value where none matches.
 
     Raises:
-        UserError: a regular expression is broken.
+        UserError: a regular expression is broken or takes too long.
     """
+    end = time.monotonic() + _PATIENCE
     for expression, value in pattern.items():
-        if _compile(rf"(.*\.)?({expression})$", expression, "rank_pattern or alpha_pattern").match(
-            path
-        ):
+        key = "rank_pattern or alpha_pattern"
+        whole = _compile(rf"(.*\.)?({expression})$", expression, key)
+        if _found(whole.match, path, expression, key, end):
             return value
     return pattern.get(path, default)
 
@@ -80,14 +95,42 @@ def layer_order(path: str) -> list[tuple[int, str]]:
 
 def _named(path: str, names: str | Sequence[str], key: str) -> bool:
     if isinstance(names, str):
-        return _compile(names, names, key).fullmatch(path) is not None
+        end = time.monotonic() + _PATIENCE
+        return _found(_compile(names, names, key).fullmatch, path, names, key, end)
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
-def _compile(expression: str, written: str, key: str) -> re.Pattern[str]:
+def _found(match: Callable[..., Any], path: str, written: str, key: str, end: float) -> bool:
+    """Whether an expression matches a path, if that can be told before `end`."""
     try:
-        return re.compile(expression)
-    except re.error as error:
+        return match(path, timeout=max(end - time.monotonic(), 1e-9)) is not None
+    except TimeoutError:
         raise UserError(
-            f"lora.{key}: {written!r} is not a regular expression Python can read ({error})."
+            f"lora.{key}: matching {_short(written)} with {path} takes too long; write it simpler."
         ) from None
+
+
+@lru_cache(maxsize=1024)
+def _compile(expression: str, written: str, key: str) -> "regex.Pattern[str]":
+    try:
+        if len(expression) > _LONGEST:
+            raise ValueError(f"it has {len(expression):,} characters")
+        if _POSIX.search(expression):
+            raise ValueError("what it has between colons means two things to two programs")
+        with warnings.catch_warnings(action="ignore"):  # of what will be read otherwise one day
+            re.compile(expression)
+            return regex.compile(_BRACE.sub(_escaped, expression))
+    except (re.error, regex.error, RecursionError, OverflowError, ValueError) as error:
+        raise UserError(
+            f"lora.{key}: {_short(written)} is not a regular expression Python can read ({error})."
+        ) from None
+
+
+def _escaped(brace: re.Match[str]) -> str:
+    """A brace that `regex` reads as the start of a fuzzy match, and `re` as itself."""
+    return rf"\{brace[0]}" if brace[0] == "{" else brace[0]
+
+
+def _short(expression: str) -> str:
+    text = repr(expression)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,6 +1,8 @@
 """The files of an adapter: what PEFT reads in them, what comes back, what is refused."""
 
 import json
+import os
+import pickle
 import warnings
 
 import mlx.core as mx
@@ -189,7 +191,21 @@ def test_half_precision_files_are_read_as_float32(adapter, dtype):
         ({"r": 0}, "r must be a positive whole number"),
         ({"r": True}, "r must be"),
         ({"r": None}, "r must be"),
-        ({"lora_alpha": "16"}, "lora_alpha must be a number"),
+        ({"lora_alpha": "16"}, "lora_alpha must be a finite number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a finite number"),
+        ({"lora_alpha": float("inf")}, "lora_alpha must be a finite number"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a finite number, not 1000"),
+        ({"alpha_pattern": {"qkv_proj": float("nan")}}, "alpha_pattern must be"),
+        ({"lora_dropout": float("nan")}, "lora_dropout must be"),
+        ({"use_rslora": "yes"}, "use_rslora must be true or false"),
+        ({"target_modules": [1]}, "target_modules must be"),
+        ({"target_modules": r"(.|..|...)*[^a-z]"}, "target_modules.*takes too long"),
+        ({"rank_pattern": {r"(.|..|...)*[^a-z]": 2}}, "rank_pattern.*takes too long"),
+        ({"rank_pattern": [2]}, "rank_pattern must be"),
+        ({"r": [2] * 10**5}, r"r must be a positive whole number, not \[2, 2, .*…\.$"),
+        ({"revision": 1}, "revision must be text, not 1"),
+        ({"base_model_name_or_path": ["a"]}, "base_model_name_or_path must be text"),
+        ({"\x1b]0;": 1}, r"'\\x1b\]0;' = 1"),
         ({"target_modules": None}, "target_modules must be"),
         ({"target_modules": "(qkv"}, "regular expression"),
         ({"rank_pattern": {"qkv_proj": 1.5}}, "rank_pattern must be"),
@@ -218,7 +234,7 @@ def test_missing_and_broken_files_are_named(adapter, tmp_path):
     whole = tensor_file.read_bytes()
     for broken in (b"", b"\xff" * 64, whole[:-5], whole[:20]):
         tensor_file.write_bytes(broken)
-        with pytest.raises(UserError, match=r"adapter_model\.safetensors is no intact"):
+        with pytest.raises(UserError, match=r"adapter_model\.safetensors is no intact safetensors"):
             load_adapter(adapter)
     tensor_file.unlink()
     with pytest.raises(UserError, match=r"has no adapter_model\.safetensors"):
@@ -261,3 +277,93 @@ def test_shapes_that_are_no_pair_are_named(adapter):
     write_tensors(adapter, tensors | {NAME: tensors[NAME].reshape(3, 4)})
     with pytest.raises(UserError, match=f"{NAME} .* no pair of rank 2"):
         load_adapter(adapter)
+
+
+def test_numbers_that_are_none_are_named_with_their_place(adapter):
+    tensors = read_tensors(adapter)
+    for number in (float("nan"), float("inf"), -float("inf")):
+        tensors[NAME][1, 4] = number
+        write_tensors(adapter, tensors)
+        with pytest.raises(UserError, match=rf"the tensor {NAME} holds {number} at \[1, 4\]"):
+            load_adapter(adapter)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "model..proj",
+        "a\\b",
+        "a\0b",
+        "..",
+        "\uff41.proj",
+        "x" * 200,
+        ".".join(["a"] * 200),
+    ],
+)
+def test_names_that_are_no_modules_path_are_refused(adapter, path):
+    tensors = {n.replace(PATH, path): tensor for n, tensor in read_tensors(adapter).items()}
+    write_tensors(adapter, tensors)
+    with pytest.raises(UserError, match="is no LoRA A or B of a linear layer"):
+        load_adapter(adapter)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff", b"[]", b"{" * 10**5, b'{"r": ' + b"9" * 10**4 + b"}", b" " * (1 << 20) + b"{}"],
+    ids=["bytes", "list", "nested", "endless number", "two megabytes"],
+)
+def test_a_configuration_that_is_none_is_one_sentence(adapter, content):
+    (adapter / "adapter_config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"adapter_config\.json (cannot|must|has more)") as error:
+        load_adapter(adapter)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_pipe_or_a_folder_in_a_files_place_is_not_opened(adapter, file):
+    (adapter / file).unlink()
+    os.mkfifo(adapter / file)
+    with pytest.raises(UserError, match=f"has no {file}"):
+        load_adapter(adapter)
+    (adapter / file).unlink()
+    (adapter / file).mkdir()
+    with pytest.raises(UserError, match=f"has no {file}"):
+        load_adapter(adapter)
+
+
+def test_an_empty_matrix_is_no_half_of_a_pair(adapter):
+    tensors = read_tensors(adapter)
+    write_tensors(adapter, tensors | {NAME: tensors[NAME][:, :0].clone()})
+    with pytest.raises(UserError, match=f"{NAME} .*no pair of rank 2"):
+        load_adapter(adapter)
+
+
+def test_a_pickle_is_never_opened(adapter, tmp_path):
+    class Planting:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "planted"),)
+
+    (adapter / "adapter_model.safetensors").unlink()
+    for name in ("adapter_model.bin", "adapter_model.pt", "adapter_model.safetensors"):
+        (adapter / name).write_bytes(pickle.dumps({NAME: Planting()}))
+        with pytest.raises(UserError, match=r"adapter_model\."):
+            load_adapter(adapter)
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(pickle.dumps(Planting()))
+    assert (tmp_path / "planted").exists()  # as it would have been
+
+
+def test_doras_magnitudes_fit_their_pairs(tmp_path):
+    lora = LoraConfig(r=2, target_modules=["qkv_proj"], use_dora=True)
+    for length in (4, 5):
+        magnitudes = {PATH: mx.ones(length)}
+        save_adapter(tmp_path, pairs(), lora, base_model_name_or_path="b", magnitudes=magnitudes)
+        if length == 4:
+            assert mx.array_equal(load_adapter(tmp_path).magnitudes[PATH], mx.ones(4))
+    with pytest.raises(UserError, match=rf"{PATH}\.lora_magnitude_vector \(5,\) is no magnitude"):
+        load_adapter(tmp_path)
+    save_adapter(tmp_path, pairs(), lora, base_model_name_or_path="b")
+    with pytest.raises(UserError, match=rf"{PATH}\.lora_magnitude_vector is missing"):
+        load_adapter(tmp_path)

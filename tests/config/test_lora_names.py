@@ -1,5 +1,9 @@
 """Our matching rules beside PEFT's own functions."""
 
+import re
+import time
+import warnings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +103,45 @@ def test_layers_beside_an_expression_are_refused_as_in_peft():
         PeftLoraConfig(target_modules=".*proj", layers_to_transform=[0])
     with pytest.raises(UserError, match="layers_to_transform"):
         matches_target("model.o_proj", LoraConfig(target_modules=".*proj", layers_to_transform=[0]))
+
+
+@given(expression=st.text("ab.*+?()[]|^$\\d{1,}i:!=<", max_size=12), path=paths | st.text("ab.1\n"))
+def test_any_expression_means_what_it_means_to_python(expression, path):
+    config = LoraConfig(target_modules=expression)
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            wanted = re.compile(expression).fullmatch(path) is not None
+        except (re.error, OverflowError):
+            with pytest.raises(UserError, match="is not a regular expression Python can read"):
+                matches_target(path, config)
+            return
+    assert matches_target(path, config) == wanted
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules", "rank_pattern"])
+@pytest.mark.parametrize("expression", [r"(\w|\w\w|\.)*[!?]", r"(.|..|...)*[^a-z]"])
+def test_an_expression_that_would_take_for_ever_is_stopped(key, expression):
+    path = PATHS[3] * 3
+    start = time.monotonic()
+    with pytest.raises(UserError, match=f"lora.{key}.*takes too long"):
+        if key == "rank_pattern":
+            pattern_value(path, {"no": 1, expression: 2, "else": 3}, 4)
+        else:
+            matches_target(path, LoraConfig(**{"target_modules": ".*", key: expression}))
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(" * 5000 + ")" * 5000,
+        "(?:" * 300 + ")" * 300,
+        "a{99999999999999999999}",
+        "a" * 10**6,
+        "[[",
+    ],
+)
+def test_an_expression_that_python_cannot_take_is_one_sentence(expression):
+    with pytest.raises(UserError, match="is not a regular expression Python can read") as error:
+        matches_target(PATHS[3], LoraConfig(target_modules=expression))
+    assert len(str(error.value)) < 300
