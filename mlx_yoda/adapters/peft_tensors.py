@@ -93,8 +93,8 @@ def _of_module(
     module: str, entries: Mapping[str, Entry], lora: LoraConfig, file: Path
 ) -> list[str]:
     """The names of a module's tensors, which must be there and fit its rank."""
-    a, b = names = [f"base_model.model.{module}.lora_{letter}.weight" for letter in "AB"]
-    names = names + ([MAGNITUDE.format(module)] if lora.use_dora else [])
+    names = [f"base_model.model.{module}.lora_{letter}.weight" for letter in "AB"]
+    names += [MAGNITUDE.format(module)] if lora.use_dora else []
     for name in names:
         if name not in entries:
             raise UserError(f"{file}: the tensor {shown(name)} is missing beside its other half.")
@@ -103,7 +103,7 @@ def _of_module(
     matrices = len(shape_a) == len(shape_b) == 2 and 0 not in (*shape_a, *shape_b)
     if not matrices or shape_a[0] != r or shape_b[1] != r:
         raise UserError(
-            f"{file}: {shown(a)} {shape_a} and lora_B {shape_b} are no pair of rank {r}, "
+            f"{file}: {shown(names[0])} {shape_a} and lora_B {shape_b} are no pair of rank {r}, "
             "as adapter_config.json has it."
         )
     if magnitude and magnitude[0] != shape_b[:1]:
@@ -112,6 +112,6 @@ def _of_module(
         )
     if not matches_target(module, lora):
         raise UserError(
-            f"{file}: {shown(a)} is on a module that adapter_config.json does not target."
+            f"{file}: {shown(names[0])} is on a module that adapter_config.json does not target."
         )
     return names
