@@ -185,7 +185,7 @@ def steady(case: Case, count: int, every: int, told: Callable[[Sample], None]) -
             told(samples[-1])
 
     try:
-        train(state, plan, steps, config, Meter(), look, lambda state, meter: None)
+        train(state, plan, steps, config, Meter(), look, lambda state, meter: False)
     finally:
         mx.set_cache_limit(unbounded)
     return samples

@@ -5,6 +5,7 @@ from typing import Literal
 
 from mlx_yoda.cli.command import program
 from mlx_yoda.config.schema import Config
+from mlx_yoda.report.console import one_line
 from mlx_yoda.report.events import Event, Finished, Generated, Sample, Saved
 
 
@@ -53,12 +54,12 @@ def _samples(after: Generated, before: Generated | None) -> list[str]:
     old = {sample.prompt: sample.answer for sample in before.samples} if before else {}
     lines = ["Held out, never seen in training:"]
     for sample in after.samples:
-        lines.append(f"  {_one_line(sample.prompt)}")
+        lines.append(f"  {one_line(sample.prompt)}")
         if sample.prompt in old:
-            lines.append(f"    before: {_one_line(old[sample.prompt])}")
-        lines.append(f"    after:  {_one_line(sample.answer)}")
+            lines.append(f"    before: {one_line(old[sample.prompt])}")
+        lines.append(f"    after:  {one_line(sample.answer)}")
         if sample.answer.strip() != sample.reference.strip():
-            lines.append(f"    wanted: {_one_line(sample.reference)}")
+            lines.append(f"    wanted: {one_line(sample.reference)}")
     return [*lines, ""]
 
 
@@ -74,10 +75,3 @@ def _try_it(config: Config, path: str, samples: tuple[Sample, ...]) -> str:
     if not samples:
         return shlex.join([*program(), "chat", *files])
     return shlex.join([*program(), "generate", *files, samples[0].prompt])
-
-
-def _one_line(text: str, limit: int = 200) -> str:
-    """Any text a model may have said, fit for a line of a list on a terminal."""
-    line = " ".join(text.split())
-    line = "".join(char if char.isprintable() else "�" for char in line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlx_yoda.config.checks import problems
+from mlx_yoda.config.checks import conflicts, problems
 from mlx_yoda.config.keys import advice, keys, sections
 from mlx_yoda.config.schema import Config
 from mlx_yoda.config.values import Mismatch, convert, expected, shown
@@ -58,6 +58,8 @@ def load_config(
     for path, wanted in problems(config):
         value, place = settings[path]
         raise UserError(f"{place}: {path} must be {wanted}, not {shown(value)}.")
+    for path, need in conflicts(config):
+        raise UserError(f"{settings[path].place}: {path} {need}.")
     return config
 
 

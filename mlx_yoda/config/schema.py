@@ -119,16 +119,41 @@ class TrainConfig:
     adam_beta2: float = _field(0.999, "Decay of the second moment.")
     adam_epsilon: float = _field(1e-8, "Added to the root of the second moment.")
     max_grad_norm: float = _field(1.0, "Clip the gradients to this global norm; 0 for never.")
-    logging_steps: int = _field(10, "Optimizer steps between two loss reports.")
+    logging_steps: int | float = _field(
+        10, "Optimizer steps between two loss reports; below 1 a share of all steps."
+    )
     eval_strategy: Literal["no", "steps", "epoch"] = _field(
         "epoch", "When the held-out loss is measured, if there is a held-out split."
     )
-    eval_steps: int = _field(100, "Steps between evaluations, for eval_strategy: steps.")
-    save_strategy: Literal["no", "steps", "epoch"] = _field(
-        "epoch", "When a checkpoint is written."
+    eval_steps: int | float | None = _field(
+        100,
+        "Steps between evaluations, for eval_strategy: steps; below 1 a share of all steps, null "
+        "for logging_steps.",
     )
-    save_steps: int = _field(100, "Steps between checkpoints, for save_strategy: steps.")
-    save_total_limit: int | None = _field(2, "Checkpoints to keep; null keeps all.")
+    save_strategy: Literal["no", "steps", "epoch", "best"] = _field(
+        "epoch", "When a checkpoint is written; best: after an evaluation better than all before."
+    )
+    save_steps: int | float = _field(
+        100, "Steps between checkpoints, for save_strategy: steps; below 1 a share of all steps."
+    )
+    save_total_limit: int | None = _field(
+        2, "Checkpoints to keep, the newest and the best always among them; null keeps all."
+    )
+    load_best_model_at_end: bool = _field(
+        False, "Write the adapter of the best checkpoint at the end, not the last one."
+    )
+    metric_for_best_model: str | None = _field(
+        None, "What tells the best: loss, perplexity, exact_match or chrf; null means loss."
+    )
+    greater_is_better: bool | None = _field(
+        None, "Whether more of that metric is better; null: of exact_match and chrf it is."
+    )
+    early_stopping_patience: int | None = _field(
+        None, "Stop after so many evaluations in a row without improvement; null never stops."
+    )
+    early_stopping_threshold: float = _field(
+        0.0, "By how much the metric must improve to count for early_stopping_patience."
+    )
     predict_with_generate: bool = _field(
         False, "Generate the held-out answers before and after, and count exact matches."
     )

@@ -10,6 +10,8 @@ from mlx_yoda.data.chat import Encoded, encode
 from mlx_yoda.data.columns import Conversation, conversations
 from mlx_yoda.data.packing import Packed, pack
 from mlx_yoda.data.sources import load_splits
+from mlx_yoda.errors import UserError
+from mlx_yoda.train.best import metric_name
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,16 @@ def prepare(config: Config, tokenizer: TokenizerWrapper) -> Dataset:
     """Read, split, encode and pack the configured data.
 
     Raises:
-        UserError: the data cannot be read, or holds nothing to train on.
+        UserError: the data cannot be read, holds nothing to train on, or nothing is held out
+            although the best model is asked for.
     """
     splits = load_splits(config.data, config.train.seed)
+    if not splits.validation and metric_name(config.train):
+        raise UserError(
+            f"{splits.name} has no held-out rows to tell the best model by: hold some out with "
+            "--set data.validation_split=0.1, or leave load_best_model_at_end, "
+            "early_stopping_patience, metric_for_best_model and save_strategy=best out."
+        )
     training = conversations(splits.train, config.data)
     held_out = conversations(splits.validation, config.data)
     train = _encode(training, config, tokenizer)

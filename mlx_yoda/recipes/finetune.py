@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx_yoda.config.schema import Config, ModelConfig
 from mlx_yoda.data.sources import public_dataset
 from mlx_yoda.hub.card import write_card
-from mlx_yoda.lora.binding import Layers, adapter_of, install
+from mlx_yoda.lora.binding import Layers, adapter_of
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.inventory import count_parameters
@@ -24,6 +24,7 @@ from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.report.redaction import redacted
+from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
 from mlx_yoda.train.compilation import Decision, decide
 from mlx_yoda.train.forward import Arrays, forward_of
@@ -82,28 +83,27 @@ def finetune(
 
     # the state to start from
     identity = identify(config, base, plan)
-    state, meter = State.fresh(adapter_of(layers)), Meter()
+    state, meter, best = State.fresh(adapter_of(layers)), Meter(), Best()
     if output.checkpoint:
-        state, meter = load_checkpoint(output.checkpoint, identity)
+        state, meter, best = load_checkpoint(output.checkpoint, identity)
 
     # from here on the output folder is written to
     report = redacted(both(reporter, output.begin(config, state.step)))
     for event in (_started(config, base, data, plan, output), *notes):
         report(event)
     answers = partial(_answers, config, base, data)
-    if state.step == 0:
-        answers("before", 0, report)
+    answers("before", state.step, report)
 
     steps = _steps(config, base, layers, plan, fit, compilation)
     milestones = Milestones(
-        config.train, plan, base.model, layers, data.validation, identity, output.path, report
+        config.train, plan, base, layers, data, identity, output.path, report, best
     )
     state = train(state, plan, steps, config.train, meter, report, milestones)
 
     # the adapter
-    install(layers, state.adapter)
+    adapter = milestones.install_final(state.adapter)
     answers("after", state.step, report)
-    save_weights(output.path, state.adapter, identity)
+    save_weights(output.path, adapter, identity)
     copy_tokenizer(base.path, output.path)
     report(_finished(state, meter, output))
     write_card(output.path)
@@ -171,6 +171,7 @@ def _answers(
     report: Reporter,
 ) -> None:
     """Answer the held-out questions, if that is asked for and there are any."""
-    if config.train.predict_with_generate and data.questions:
+    known = when == "before" and step > 0  # a resumed run has said it
+    if config.train.predict_with_generate and data.questions and not known:
         most = config.train.generation_max_new_tokens
         report(generated(base, data.questions, when=when, step=step, max_new_tokens=most))

@@ -25,6 +25,8 @@ _TRAIN_KEYS = (
     "adam_epsilon",
     "max_grad_norm",
     "logging_steps",
+    "metric_for_best_model",
+    "greater_is_better",
     "seed",
 )
 

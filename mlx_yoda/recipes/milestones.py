@@ -1,14 +1,16 @@
-"""What happens after a step when it is time: evaluation, checkpoints."""
+"""What happens after a step when it is time: evaluation, checkpoints, stopping early."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import mlx.nn as nn
-
+from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.data.packing import Packed
-from mlx_yoda.lora.binding import Layers, install
-from mlx_yoda.report.events import Evaluated, Reporter, Saved
+from mlx_yoda.generate import answer
+from mlx_yoda.lora.binding import Adapter, Layers, install
+from mlx_yoda.model.load import Loaded
+from mlx_yoda.recipes.dataset import Dataset
+from mlx_yoda.recipes.samples import generated
+from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Saved
+from mlx_yoda.train.best import Best, metric_name
 from mlx_yoda.train.checkpoint import Identity, rotate, save_checkpoint
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 from mlx_yoda.train.meter import Meter
@@ -17,46 +19,108 @@ from mlx_yoda.train.step import State
 
 
 class Milestones:
-    """Called after each step; evaluates and saves as the strategies say, and at the end."""
+    """Called after each step; evaluates and saves as the strategies say, and at the end.
+
+    Attributes:
+        best: the best evaluation so far, if the configuration asks for it.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
         plan: Plan,
-        model: nn.Module,
+        base: Loaded,
         layers: Layers,
-        validation: Sequence[Packed],
+        data: Dataset,
         identity: Identity,
         output_dir: Path,
         report: Reporter,
+        best: Best,
     ) -> None:
         self.config, self.plan = config, plan
-        self.model, self.layers = model, layers
-        self.validation, self.identity = validation, identity
-        self.output_dir, self.report = output_dir, report
+        self.base, self.layers, self.data = base, layers, data
+        self.identity, self.output_dir = identity, output_dir
+        self.report, self.best = report, best
 
-    def __call__(self, state: State, meter: Meter) -> None:
-        """Do what is due after this step."""
-        config = self.config
-        if self.validation and self._due(config.eval_strategy, config.eval_steps, state.step):
+    def __call__(self, state: State, meter: Meter) -> bool:
+        """Do what is due after this step; says whether to stop there."""
+        config, step, improved, stop = self.config, state.step, False, False
+        every = config.logging_steps if config.eval_steps is None else config.eval_steps
+        if self.data.validation and self._due(config.eval_strategy, every, step):
+            before = self.best
             self._evaluate(state)
-        if self._due(config.save_strategy, config.save_steps, state.step):
-            path = save_checkpoint(self.output_dir, state, meter, self.identity)
-            rotate(self.output_dir, config.save_total_limit)
-            self.report(Saved(state.step, str(path)))
+            improved = self.best.step == step != before.step
+            stop = self.best.exhausted(config) and step < self.plan.total_steps
+        if self._due(config.save_strategy, config.save_steps, step) or (
+            improved and config.save_strategy == "best"
+        ):
+            self.best = self.best.saving(step)
+            path = save_checkpoint(self.output_dir, state, meter, self.best, self.identity)
+            rotate(self.output_dir, config.save_total_limit, self.best)
+            self.report(Saved(step, str(path)))
+        if stop:
+            self.report(Noted(self._why_stopped(step)))
+        return stop
 
-    def _due(self, strategy: str, every: int, step: int) -> bool:
-        if strategy == "no":
+    def install_final(self, last: Adapter) -> Adapter:
+        """Install the adapter to keep: the last, or the best saved if that is asked for."""
+        adapter = self._best_saved() or last
+        install(self.layers, adapter)
+        return adapter
+
+    def _best_saved(self) -> Adapter | None:
+        step = self.best.saved
+        if not self.config.load_best_model_at_end or step is None:
+            return None
+        path = self.output_dir / f"checkpoint-{step}"
+        if not path.is_dir():
+            self.report(Noted(f"the best checkpoint {path} is gone: the last step's is kept"))
+            return None
+        name = metric_name(self.config)
+        self.report(Noted(f"the adapter is that of step {step}, the best saved by {name}"))
+        return load_adapter(path).weights()
+
+    def _due(self, strategy: str, every: float, step: int) -> bool:
+        if strategy in ("no", "best"):
             return False
-        period = self.plan.steps_per_epoch if strategy == "epoch" else every
+        epoch = self.plan.steps_per_epoch
+        period = epoch if strategy == "epoch" else self.plan.interval(every)
         return step % period == 0 or step == self.plan.total_steps
 
     def _evaluate(self, state: State) -> None:
+        """Measure, let the model say a sentence, and remember the best."""
         install(self.layers, state.adapter)
         total, tokens = held_out_loss(
-            self.model, self.validation, self.config.per_device_eval_batch_size
+            self.base.model, self.data.validation, self.config.per_device_eval_batch_size
         )
-        loss = total / tokens
-        self.report(
-            Evaluated(state.step, self.plan.epoch(state.step), loss, perplexity(loss), tokens)
+        loss, step, name = total / tokens, state.step, metric_name(self.config)
+        found = {"loss": loss, "perplexity": perplexity(loss)}
+        if name in ("exact_match", "chrf"):
+            scores = generated(
+                self.base,
+                self.data.questions,
+                when="after",
+                step=step,
+                max_new_tokens=self.config.generation_max_new_tokens,
+            )
+            found |= {"exact_match": scores.exact_match, "chrf": scores.chrf}
+        measured = {f"eval_{key}": value for key, value in found.items()}
+        self.report(Evaluated(step, self.plan.epoch(step), eval_tokens=tokens, **measured))
+        if self.data.questions:
+            self.report(Sampled(step, self._sample()))
+        if name:
+            self.best = self.best.after(found[name], step, self.config)
+
+    def _sample(self) -> Sample:
+        """One greedy answer, always to the same question; nothing is drawn for it."""
+        question = self.data.questions[0]
+        most = self.config.generation_max_new_tokens
+        said = answer(self.base.model, self.base.tokenizer, question.messages, max_tokens=most)
+        return Sample(question.prompt, question.reference, said)
+
+    def _why_stopped(self, step: int) -> str:
+        return (
+            f"stopping early at step {step}: {metric_name(self.config)} has not improved for "
+            f"{self.best.waited} evaluations; the best was {self.best.metric:.4g} at step "
+            f"{self.best.step}"
         )

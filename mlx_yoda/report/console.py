@@ -19,6 +19,7 @@ from mlx_yoda.report.events import (
     Finished,
     Generated,
     Noted,
+    Sampled,
     Saved,
     Started,
     Stepped,
@@ -92,6 +93,10 @@ def describe(event: Event) -> str:
                 f"{event.when} training: exact match {event.exact_match:.3f}, "
                 f"chrF {event.chrf:.1f} on {event.rows} held-out rows"
             )
+        case Sampled():
+            return f"step {event.step}: {one_line(event.sample.prompt)} → " + one_line(
+                event.sample.answer
+            )
         case Saved():
             return f"step {event.step}: saved {event.path}"
         case Noted():
@@ -103,6 +108,13 @@ def describe(event: Event) -> str:
                 f"mean loss {event.train_loss:.4f}"
             )
     raise TypeError(f"there are no words for {event!r}")
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Any text a model may have said, fit for a line on a terminal."""
+    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else "�" for char in line)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def count(number: int) -> str:

@@ -73,7 +73,11 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out loss after a step, in nats a token, and its exponential."""
+    """The held-out loss after a step, in nats a token, and its exponential.
+
+    Attributes:
+        eval_exact_match, eval_chrf: of the answers, where the best model is told by one of them.
+    """
 
     name = "evaluate"
     step: int
@@ -81,6 +85,8 @@ class Evaluated(Event):
     eval_loss: float
     eval_perplexity: float
     eval_tokens: int
+    eval_exact_match: float | None = None
+    eval_chrf: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,15 @@ class Generated(Event):
     chrf: float
     rows: int
     samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Sampled(Event):
+    """What the model says to a held-out question in the middle of the training."""
+
+    name = "sample"
+    step: int
+    sample: Sample
 
 
 @dataclass(frozen=True)

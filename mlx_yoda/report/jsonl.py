@@ -29,8 +29,8 @@ class JsonLines:
 
 
 def as_dict(event: Event) -> dict[str, Any]:
-    """The event with its name first; `logged` says nothing in a log."""
-    fields = asdict(event)
+    """The event with its name first, without what it leaves open, and without `logged`."""
+    fields = {key: value for key, value in asdict(event).items() if value is not None}
     fields.pop("logged", None)
     return {"event": event.name, **fields}
 

@@ -26,6 +26,7 @@ from mlx_yoda.adapters.peft import load_adapter, save_adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import Adapter
+from mlx_yoda.train.best import Best
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.optimizer import Moments
 from mlx_yoda.train.step import State
@@ -51,7 +52,9 @@ class Identity:
     fingerprints: Mapping[str, Any]
 
 
-def save_checkpoint(output_dir: Path, state: State, meter: Meter, identity: Identity) -> Path:
+def save_checkpoint(
+    output_dir: Path, state: State, meter: Meter, best: Best, identity: Identity
+) -> Path:
     """Write `checkpoint-<step>` beside its place and rename it, so that it is whole or absent."""
     path = output_dir / f"checkpoint-{state.step}"
     if path.exists():  # of this very step of this very run: already whole
@@ -68,6 +71,7 @@ def save_checkpoint(output_dir: Path, state: State, meter: Meter, identity: Iden
         trainer = {
             "global_step": state.step,
             "meter": meter.totals(),
+            **best.as_dict(),
             "fingerprints": dict(identity.fingerprints),
         }
         files.write_json(folder / _TRAINER, trainer)
@@ -87,7 +91,7 @@ def save_weights(folder: Path, adapter: Adapter, identity: Identity) -> None:
     )
 
 
-def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter]:
+def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter, Best]:
     """Read a checkpoint back, bit for bit.
 
     Raises:
@@ -98,7 +102,7 @@ def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter]:
         trainer = json.loads((path / _TRAINER).read_text(encoding="utf-8"))
         raw = safetensors.numpy.load_file(path / _OPTIMIZER)
         step, meter = int(trainer["global_step"]), Meter(**trainer["meter"])
-        saved = dict(trainer["fingerprints"])
+        best, saved = Best.of_dict(trainer), dict(trainer["fingerprints"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{path} is no intact checkpoint ({error}); resume from another with --resume DIR."
@@ -112,7 +116,7 @@ def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter]:
         }
         for moment in Moments._fields
     )
-    return State(step, adapter, Moments(first, second)), meter
+    return State(step, adapter, Moments(first, second)), meter, best
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -121,11 +125,17 @@ def checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found, key=lambda item: int(item[0][1]))]
 
 
-def rotate(output_dir: Path, limit: int | None) -> None:
-    """Remove the oldest checkpoints beyond `limit`; the newest always stays."""
-    if limit is not None:
-        for path in checkpoints(output_dir)[: -max(1, limit)]:
-            shutil.rmtree(path)
+def rotate(output_dir: Path, limit: int | None, best: Best | None = None) -> None:
+    """Remove the oldest checkpoints beyond `limit`; the newest and the best always stay."""
+    if limit is None:
+        return
+    *older, newest = checkpoints(output_dir)
+    kept = {newest}
+    if best and best.saved is not None:
+        kept.add(output_dir / f"checkpoint-{best.saved}")
+    removable = [path for path in older if path not in kept]
+    for path in removable[: max(0, len(older) + 1 - max(limit, len(kept)))]:
+        shutil.rmtree(path)
 
 
 def _refuse_differences(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
 from mlx_yoda.train.step import State, Steps, Sums
 
-AfterStep = Callable[[State, Meter], None]
+AfterStep = Callable[[State, Meter], bool]
 
 
 def train(
@@ -35,17 +35,18 @@ def train(
         config: learning rate, schedule, logging interval.
         meter: totals so far; it is counted on.
         report: told of every step.
-        after_step: evaluates and saves where it is time.
+        after_step: evaluates and saves where it is time, and says whether to stop there.
 
     Returns:
-        The state after the last step.
+        The state after the last step taken.
     """
     while state.step < plan.total_steps:
         try:
             for reached, stepped in optimizer_steps(state, plan, steps, config, meter):
                 state = reached
                 report(stepped)
-                after_step(state, meter)
+                if after_step(state, meter):
+                    return state
         except (MemoryError, RuntimeError) as error:
             plan = with_fewer_rows(plan, config, error)  # and go on from the last state
             report(Noted(f"out of memory: going on with {plan.micro_batch} rows at once"))
@@ -100,7 +101,7 @@ def dropout_key(seed: int, step: int, micro: int) -> mx.array:
 def _stepped(
     step: int, plan: Plan, config: TrainConfig, meter: Meter, rate: float, norm: float
 ) -> Stepped:
-    logged = step % config.logging_steps == 0 or step == plan.total_steps
+    logged = step % plan.interval(config.logging_steps) == 0 or step == plan.total_steps
     last = meter.last
     return Stepped(
         step=step,

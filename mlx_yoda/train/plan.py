@@ -38,6 +38,10 @@ class Plan:
         """Passes over the data after so many steps."""
         return step / self.steps_per_epoch
 
+    def interval(self, steps: float) -> int:
+        """A number of steps, or as in Transformers a share of all of them, rounded up."""
+        return math.ceil(self.total_steps * steps) if steps < 1 else int(steps)
+
     def steps(self, start: int = 0) -> Iterator[tuple[int, Iterator[Batch]]]:
         """The steps from `start` on, counted from 0, each with its micro-batches."""
         for step, indices in _steps(self.rows, self.rows_per_step, self.seed, start):

@@ -13,6 +13,8 @@ from mlx_yoda.report.events import (
     Finished,
     Generated,
     Noted,
+    Sample,
+    Sampled,
     Saved,
     Started,
 )
@@ -32,6 +34,7 @@ EVENTS = [
     (PHI3, ["12,582,912 trainable parameters of 3.83 B (0.33 %)", "220 steps", "4 micro-batches"]),
     (Evaluated(7, 0.5, 1.5, 4.4817, 99), ["step 7", "1.5000", "4.482"]),
     (Generated("before", 0, 0.025, 40.0, 80, ()), ["before training", "0.025", "40.0", "80"]),
+    (Sampled(7, Sample("You are old.", "Old, you are.", "Old,\nyou")), ["step 7", "Old, you"]),
     (Saved(7, "out/checkpoint-7"), ["step 7", "out/checkpoint-7"]),
     (Noted("3 of 9 rows were cut [sic]"), ["note: 3 of 9 rows were cut [sic]"]),
     (
