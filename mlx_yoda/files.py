@@ -1,9 +1,16 @@
-"""Files that are there whole or not at all: written aside, synced, renamed."""
+"""Files that are there whole or not at all: written aside, synced, renamed.
 
+What is being written or removed is called `.<name>.<random>.aside`. A process that is killed may
+leave such a thing behind; `sweep` takes it away.
+"""
+
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +19,17 @@ from typing import Any
 
 from mlx_yoda.secrets import redact
 
+_ASIDE = ".aside"
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole; after a crash it holds the old content or the new."""
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, aside = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
     except BaseException:
@@ -49,7 +58,7 @@ def new_file(path: Path) -> Iterator[Path]:
     if path.exists():
         raise FileExistsError(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
     os.close(handle)
     aside = Path(name)
     try:
@@ -64,27 +73,49 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a folder to fill, which takes the name `path` once it is filled and synced.
 
+    Args:
+        path: the folder to be.
+        replace: whether a folder of that name makes way at that moment.
+
     Raises:
-        FileExistsError: `path` is there already.
+        FileExistsError: `path` is there already and may not be replaced.
     """
-    if path.exists():
+    if path.exists() and not replace:
         raise FileExistsError(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    aside = _directory_aside(path)
     try:
         yield aside
         for inner in aside.rglob("*"):
             _sync(inner)
         _sync(aside)
         os.chmod(aside, 0o777 & ~_umask())
+        if path.exists():
+            remove_directory(path)
         os.rename(aside, path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a folder, which loses its name first, so that it is never half there."""
+    aside = _directory_aside(path)
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left aside in a folder."""
+    for path in folder.glob(f".*{_ASIDE}"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -93,12 +124,24 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _directory_aside(path: Path) -> Path:
+    return Path(tempfile.mkdtemp(_ASIDE, f".{path.name}.", path.parent))
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Bring a file to the disk, on macOS past the drive's own cache where the volume can do it."""
+    os.fsync(handle)
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
 
 
 def _umask() -> int:

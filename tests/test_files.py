@@ -50,3 +50,30 @@ def test_sha256(tmp_path):
     path = tmp_path / "a"
     files.write_bytes(path, b"abc")
     assert files.sha256(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_new_directory_may_replace_an_old_one(tmp_path):
+    path = tmp_path / "new"
+    path.mkdir()
+    (path / "old").write_text("x")
+    with files.new_directory(path, replace=True) as folder:
+        (folder / "a").write_text("x")
+        assert (path / "old").exists()
+    assert [inner.name for inner in path.iterdir()] == ["a"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_is_removed_at_once(tmp_path, monkeypatch):
+    """Killed in the middle of it, nothing half removed keeps the name; what is left is swept."""
+    path = tmp_path / "checkpoint-2"
+    path.mkdir()
+    (path / "a").write_text("x")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", lambda path: None)
+        files.remove_directory(path)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".checkpoint-2.")
+    (tmp_path / ".config.yaml.x1.aside").write_text("half")
+    (tmp_path / ".mine").write_text("mine")
+    files.sweep(tmp_path)
+    assert [inner.name for inner in tmp_path.iterdir()] == [".mine"]

@@ -32,11 +32,18 @@ mlx-yoda train --data rows.csv --prompt-column question --completion-column repl
     is_flag=False,
     flag_value=_NEWEST,
     metavar="[DIR]",
-    help="Go on from the newest checkpoint in the output folder, or from this one.",
+    help="Go on from the newest intact checkpoint in the output folder (or in DIR), or from DIR.",
+)
+@click.option(
+    "--force", is_flag=True, help="Resume although settings, data or base have changed since."
 )
 @settings_help
 def command(
-    file: Path | None, overrides: tuple[str, ...], overwrite: bool, resume: str | None
+    file: Path | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    resume: str | None,
+    force: bool,
 ) -> None:
     """Fine-tune a model with LoRA.
 
@@ -46,6 +53,8 @@ def command(
     """
     if overwrite and resume:
         raise click.UsageError("--overwrite and --resume exclude each other; give one of them.")
+    if force and not resume:
+        raise click.UsageError("--force is for --resume; give both, or --overwrite.")
     config = configuration(file, overrides)
 
     from mlx_yoda.cli.summary import Story, summary
@@ -57,7 +66,13 @@ def command(
     checkpoint = Path(resume) if resume and resume != _NEWEST else bool(resume)
     try:
         with Console() as console:
-            finetune(config, reporter=both(console, story), resume=checkpoint, overwrite=overwrite)
+            finetune(
+                config,
+                reporter=both(console, story),
+                resume=checkpoint,
+                overwrite=overwrite,
+                force=force,
+            )
     except KeyboardInterrupt:
         if story.checkpoint:
             remark(f"Interrupted; the same command with --resume goes on from {story.checkpoint}.")

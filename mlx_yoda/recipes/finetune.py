@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx_yoda.config.schema import Config, ModelConfig
 from mlx_yoda.data.sources import public_dataset
 from mlx_yoda.hub.card import write_card
-from mlx_yoda.lora.binding import Layers, adapter_of
+from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.inventory import count_parameters
@@ -25,7 +25,7 @@ from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.report.redaction import redacted
 from mlx_yoda.train.best import Best
-from mlx_yoda.train.checkpoint import load_checkpoint, save_weights
+from mlx_yoda.train.checkpoint import Identity, load_checkpoint, save_weights
 from mlx_yoda.train.compilation import Decision, decide
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.loop import train
@@ -55,14 +55,17 @@ def finetune(
     reporter: Reporter,
     resume: bool | Path = False,
     overwrite: bool = False,
+    force: bool = False,
 ) -> Outcome:
     """Fine-tune a model as configured and write the adapter.
 
     Args:
         config: the whole run.
         reporter: told of everything that happens.
-        resume: go on from the newest checkpoint, or from this one.
+        resume: go on from the newest intact checkpoint in the output folder, from the newest in
+            this folder, or from this one.
         overwrite: replace what an earlier run left in the output folder.
+        force: resume although the run differs from the checkpoint's, where the shapes allow it.
 
     Raises:
         UserError: something in the configuration, the data or the folders is wrong. Nothing has
@@ -79,17 +82,15 @@ def finetune(
     fit = fit_to_memory(config, base, data.train)
     plan = make_plan(data.train, config.train, fit.micro_batch)
     compilation = decide(config.train.compile)
-    notes = [Noted(note) for note in (*data.notes, *fit.notes, compilation.note) if note]
+    notes = [*output.notes, *data.notes, *fit.notes, *filter(None, [compilation.note])]
 
     # the state to start from
     identity = identify(config, base, plan)
-    state, meter, best = State.fresh(adapter_of(layers)), Meter(), Best()
-    if output.checkpoint:
-        state, meter, best = load_checkpoint(output.checkpoint, identity)
+    state, meter, best, forced = _start(output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
     report = redacted(both(reporter, output.begin(config, state.step)))
-    for event in (_started(config, base, data, plan, output), *notes):
+    for event in (_started(config, base, data, plan, output), *map(Noted, (*notes, *forced))):
         report(event)
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
@@ -117,6 +118,16 @@ def _base(model: ModelConfig) -> Loaded:
         dtype=model.dtype,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def _start(
+    output: Output, identity: Identity, fresh: Adapter, force: bool
+) -> tuple[State, Meter, Best, list[str]]:
+    """The state and the totals to begin with, and what `force` had to override."""
+    if output.checkpoint is None:
+        return State.fresh(fresh), Meter(), Best(), []
+    state, meter, best, different = load_checkpoint(output.checkpoint, identity, fresh, force=force)
+    return state, meter, best, [f"--force: {difference}" for difference in different]
 
 
 def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:

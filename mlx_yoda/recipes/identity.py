@@ -14,6 +14,7 @@ from mlx_yoda.model.load import DEMO, Loaded
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
 
+_PAGES, _PAGE = 64, 4096  # of a file of weights, and their bytes
 _TRAIN_KEYS = (
     "learning_rate",
     "lr_scheduler_type",
@@ -34,8 +35,8 @@ _TRAIN_KEYS = (
 def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
     """Fingerprint a run.
 
-    The base's fingerprint is that of its config.json: hashing gigabytes of weights at each start
-    would cost more than it catches.
+    Of the base's gigabytes of weights some pages of each file are hashed, not all: another base
+    differs nearly everywhere.
     """
     train = asdict(config.train)
     fingerprints = {f"train.{key}": train[key] for key in _TRAIN_KEYS}
@@ -43,12 +44,19 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
     fingerprints |= {
         "model.dtype": config.model.dtype,
         "the base's config.json": _digest(json.dumps(base.config, sort_keys=True).encode()),
+        "the base's weights": _digest_weights(base.path),
         "the training rows": _digest_rows(plan.rows),
         "rows per optimizer step": plan.rows_per_step,
         "rows per micro-batch": plan.micro_batch,
         "total steps": plan.total_steps,
     }
-    return Identity(config.lora, base_name(base), config.model.model_revision, fingerprints)
+    return Identity(
+        lora=config.lora,
+        base=base_name(base),
+        revision=config.model.model_revision,
+        fingerprints=fingerprints,
+        architecture=base.config["model_type"],
+    )
 
 
 def base_name(base: Loaded) -> str:
@@ -64,6 +72,19 @@ def public_name(base: Loaded) -> str | None:
 
 def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()[:16]
+
+
+def _digest_weights(folder: Path) -> str:
+    """Of the sizes of all weight files and of 64 pages of each, evenly spread."""
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(str(size).encode())
+        with path.open("rb") as file:
+            for page in range(_PAGES):
+                file.seek(max(0, size - _PAGE) * page // (_PAGES - 1))
+                digest.update(file.read(_PAGE))
+    return digest.hexdigest()[:16]
 
 
 def _digest_rows(rows: Sequence[Packed]) -> str:

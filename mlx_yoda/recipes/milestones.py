@@ -56,8 +56,8 @@ class Milestones:
         ):
             self.best = self.best.saving(step)
             path = save_checkpoint(self.output_dir, state, meter, self.best, self.identity)
-            rotate(self.output_dir, config.save_total_limit, self.best)
             self.report(Saved(step, str(path)))
+            rotate(self.output_dir, config.save_total_limit, path, self.best)
         if stop:
             self.report(Noted(self._why_stopped(step)))
         return stop

@@ -1,6 +1,5 @@
 """The output folder: refused, replaced or resumed, and never half touched."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.hub.card import CARD_FILE, is_ours
 from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
 from mlx_yoda.report.jsonl import JsonLines, rewind
-from mlx_yoda.train.checkpoint import checkpoints
+from mlx_yoda.train.checkpoint import checkpoints, is_checkpoint
+from mlx_yoda.train.integrity import flaw
 
 _OURS = (
     "adapter_config.json",
@@ -30,14 +30,17 @@ class Output:
     Attributes:
         path: the folder.
         checkpoint: where to go on from, or None.
+        notes: which broken checkpoints were passed over.
     """
 
     path: Path
     checkpoint: Path | None
+    notes: tuple[str, ...] = ()
 
     def begin(self, config: Config, step: int) -> JsonLines:
         """Make the folder ready for a run that starts after `step`, and open its metrics."""
         self.path.mkdir(parents=True, exist_ok=True)
+        files.sweep(self.path)
         metrics = self.path / "metrics.jsonl"
         if self.checkpoint is None:
             _clear(self.path)
@@ -57,7 +60,7 @@ def open_output(path: Path, *, resume: bool | Path, overwrite: bool) -> Output:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; name another folder with --output-dir.")
     if resume:
-        return Output(path, _checkpoint(path, resume))
+        return _resumed(path, resume if isinstance(resume, Path) else path)
     if not overwrite and path.is_dir() and any(path.iterdir()):
         raise UserError(
             f"the output folder {path} is not empty; go on with --resume, replace the run in it "
@@ -66,21 +69,30 @@ def open_output(path: Path, *, resume: bool | Path, overwrite: bool) -> Output:
     return Output(path, None)
 
 
-def _checkpoint(path: Path, resume: bool | Path) -> Path:
-    if isinstance(resume, Path):
-        if not resume.is_dir():
-            raise UserError(f"there is no checkpoint {resume}.")
-        return resume
-    found = checkpoints(path) if path.is_dir() else []
-    if not found:
-        raise UserError(f"there is no checkpoint in {path} to resume from; leave --resume out.")
-    return found[-1]
+def _resumed(path: Path, place: Path) -> Output:
+    """Go on from a checkpoint, or from the newest intact one in a run's folder."""
+    if is_checkpoint(place):
+        if broken := flaw(place):
+            raise UserError(
+                f"{place} is broken: {broken}; --resume by itself takes the newest intact one."
+            )
+        return Output(path, place)
+    found = checkpoints(place) if place.is_dir() else []
+    passed: list[str] = []
+    for checkpoint in reversed(found):
+        broken = flaw(checkpoint)
+        if broken is None:
+            return Output(path, checkpoint, tuple(passed))
+        passed.append(f"passed over {checkpoint}, which is broken: {broken}")
+    if passed:
+        raise UserError(f"there is no intact checkpoint in {place}: {'; '.join(passed)}.")
+    raise UserError(f"there is no checkpoint in {place} to resume from; leave --resume out.")
 
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     for checkpoint in checkpoints(path):
-        shutil.rmtree(checkpoint)
+        files.remove_directory(checkpoint)
     for name in _OURS:
         (path / name).unlink(missing_ok=True)
     if is_ours(path / CARD_FILE):

@@ -3,16 +3,15 @@
     checkpoint-220/
       adapter_config.json, adapter_model.safetensors   # what PEFT loads
       optimizer.safetensors                            # AdamW's moments
-      trainer_state.json                               # step, totals, fingerprints
+      trainer_state.json                               # step, totals, fingerprints, SHA-256 of all
 
 Order of rows and dropout are functions of (seed, step), so there is no generator's state to keep.
 """
 
-import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import Adapter
 from mlx_yoda.train.best import Best
+from mlx_yoda.train.integrity import SEAL, Broken, seal, unseal
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.optimizer import Moments
 from mlx_yoda.train.step import State
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_OPTIMIZER, _TRAINER = "optimizer.safetensors", "trainer_state.json"
+_OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class Identity:
         base: the base model's name, as PEFT will look for it.
         revision: its revision on the Hub.
         fingerprints: name → value of everything that changes the mathematics of the run.
+        architecture: of the base; another one has no use for the checkpoint.
     """
 
     lora: LoraConfig
     base: str
     revision: str | None
     fingerprints: Mapping[str, Any]
+    architecture: str
 
 
 def save_checkpoint(
@@ -57,24 +59,26 @@ def save_checkpoint(
 ) -> Path:
     """Write `checkpoint-<step>` beside its place and rename it, so that it is whole or absent."""
     path = output_dir / f"checkpoint-{state.step}"
-    if path.exists():  # of this very step of this very run: already whole
+    moments = {
+        f"{moment}.{path}.{name}": np.array(array, order="C")
+        for moment, adapter in state.moments._asdict().items()
+        for path, pair in adapter.items()
+        for name, array in pair.items()
+    }
+    content = safetensors.numpy.save(moments)
+    if _holds(path, content):
         return path
-    with files.new_directory(path) as folder:
+    with files.new_directory(path, replace=True) as folder:
         save_weights(folder, state.adapter, identity)
-        moments = {
-            f"{moment}.{path}.{name}": np.array(array, order="C")
-            for moment, adapter in state.moments._asdict().items()
-            for path, pair in adapter.items()
-            for name, array in pair.items()
-        }
-        files.write_bytes(folder / _OPTIMIZER, safetensors.numpy.save(moments))
+        files.write_bytes(folder / _OPTIMIZER, content)
         trainer = {
             "global_step": state.step,
             "meter": meter.totals(),
             **best.as_dict(),
+            "architecture": identity.architecture,
             "fingerprints": dict(identity.fingerprints),
         }
-        files.write_json(folder / _TRAINER, trainer)
+        seal(folder, trainer)
     return path
 
 
@@ -91,32 +95,56 @@ def save_weights(folder: Path, adapter: Adapter, identity: Identity) -> None:
     )
 
 
-def load_checkpoint(path: Path, identity: Identity) -> tuple[State, Meter, Best]:
+def load_checkpoint(
+    path: Path, identity: Identity, fresh: Adapter, *, force: bool = False
+) -> tuple[State, Meter, Best, list[str]]:
     """Read a checkpoint back, bit for bit.
+
+    Args:
+        path: the checkpoint.
+        identity: of the run that is to go on.
+        fresh: that run's adapter before its first step, for its shapes.
+        force: whether another run's checkpoint will do, if its shapes fit.
+
+    Returns:
+        The state, the totals, the best evaluation, and the differences that `force` overrode.
 
     Raises:
         UserError: it is broken, or belongs to a run that differs in the data, the base or a
             setting that changes the mathematics.
     """
     try:
-        trainer = json.loads((path / _TRAINER).read_text(encoding="utf-8"))
+        trainer = unseal(path)
         raw = safetensors.numpy.load_file(path / _OPTIMIZER)
         step, meter = int(trainer["global_step"]), Meter(**trainer["meter"])
         best, saved = Best.of_dict(trainer), dict(trainer["fingerprints"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        architecture = trainer["architecture"]
+    except (Broken, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{path} is no intact checkpoint ({error}); resume from another with --resume DIR."
         ) from None
-    _refuse_differences(path, saved, identity.fingerprints)
+    if architecture != identity.architecture:
+        raise UserError(
+            f"{path} is of a {architecture} and the base is a {identity.architecture}; "
+            "take the base of that run (not even --force makes up for it)."
+        )
     adapter = load_adapter(path).weights()
-    first, second = (
-        {
-            module: {name: mx.array(raw[f"{moment}.{module}.{name}"]) for name in pair}
-            for module, pair in adapter.items()
-        }
-        for moment in Moments._fields
-    )
-    return State(step, adapter, Moments(first, second)), meter, best
+    different = _differences(saved, identity.fingerprints)
+    if different and not force:
+        possible = _shapes(adapter) == _shapes(fresh)
+        raise UserError(
+            f"{path} belongs to another run: {'; '.join(different)}; use the settings of that "
+            f"run, {'go on regardless with --force, ' if possible else ''}or start anew with "
+            "--overwrite."
+        )
+    _check_shapes(path, _shapes(adapter), _shapes(fresh))
+    moments = Moments(*(_moment(path, moment, raw, adapter) for moment in Moments._fields))
+    return State(step, adapter, moments), meter, best, different
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint by its name or by what is in it."""
+    return path.is_dir() and bool(_NAME.fullmatch(path.name) or (path / SEAL).exists())
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -125,27 +153,62 @@ def checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found, key=lambda item: int(item[0][1]))]
 
 
-def rotate(output_dir: Path, limit: int | None, best: Best | None = None) -> None:
-    """Remove the oldest checkpoints beyond `limit`; the newest and the best always stay."""
+def rotate(output_dir: Path, limit: int | None, newest: Path, best: Best | None = None) -> None:
+    """Remove the oldest checkpoints beyond `limit`; the one just saved and the best stay."""
     if limit is None:
         return
-    *older, newest = checkpoints(output_dir)
-    kept = {newest}
+    kept, found = {newest}, checkpoints(output_dir)
     if best and best.saved is not None:
         kept.add(output_dir / f"checkpoint-{best.saved}")
-    removable = [path for path in older if path not in kept]
-    for path in removable[: max(0, len(older) + 1 - max(limit, len(kept)))]:
-        shutil.rmtree(path)
+    removable = [path for path in found if path not in kept]
+    for path in removable[: max(0, len(found) - max(limit, len(kept)))]:
+        files.remove_directory(path)
 
 
-def _refuse_differences(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    different = [
+def _holds(path: Path, moments: bytes) -> bool:
+    """Whether an intact checkpoint with these very moments is there already."""
+    try:
+        return bool(unseal(path)["files"][_OPTIMIZER]["sha256"] == sha256(moments).hexdigest())
+    except (Broken, KeyError):
+        return False
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name} was {saved.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*saved, *now})
         if saved.get(name) != now.get(name)
     ]
-    if different:
-        raise UserError(
-            f"{path} belongs to another run: {'; '.join(different)}; "
-            "use the settings of that run, or start anew with --overwrite."
-        )
+
+
+def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    return {f"{path}.{name}": a.shape for path, pair in adapter.items() for name, a in pair.items()}
+
+
+def _check_shapes(
+    path: Path, saved: Mapping[str, tuple[int, ...]], now: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse an adapter that is not of the run's shapes, which nothing can override."""
+    for name in (*now, *saved):
+        if saved.get(name) != now.get(name):
+            raise UserError(
+                f"{path} does not fit: {name} is {saved.get(name, 'absent')} in it and "
+                f"{now.get(name, 'absent')} in this run; use lora.r and target_modules of that "
+                "run (not even --force makes up for shapes)."
+            )
+
+
+def _moment(path: Path, moment: str, raw: Mapping[str, np.ndarray], adapter: Adapter) -> Adapter:
+    """One of AdamW's two running means, shaped as the adapter."""
+    found: Adapter = {}
+    for module, pair in adapter.items():
+        found[module] = {}
+        for name, weight in pair.items():
+            array = raw.get(f"{moment}.{module}.{name}")
+            if array is None or array.shape != weight.shape:
+                raise UserError(
+                    f"{path / _OPTIMIZER} has no {moment}.{module}.{name} of the adapter's shape; "
+                    "resume from another checkpoint with --resume DIR."
+                )
+            found[module][name] = mx.array(array)
+    return found

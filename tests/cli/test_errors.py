@@ -72,6 +72,7 @@ CASES = {
     "nothing to resume": (f"{TRAIN} --resume", "no checkpoint"),
     "no such checkpoint": (f"{TRAIN} --resume {{tmp}}/none", "no checkpoint"),
     "both": (f"{TRAIN} --resume --overwrite", "--overwrite and --resume"),
+    "nothing to force": (f"{TRAIN} --force", "--force is for --resume"),
     # usage
     "unknown command": ("trian", "No such command 'trian'"),
     "unknown option": ("train --learning-rates 1", "--learning-rate"),
