@@ -29,6 +29,7 @@ OWNERS = {
     "mlx_lm": ["model", "generate", "recipes/dataset.py", "demo/pretrain.py"],
     "datasets": ["data/hub.py"],
     "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],
+    "httpx2": ["hub"],
     "pyarrow": ["data/formats.py"],
     "safetensors": ["adapters", "train/checkpoint.py"],
     "sacrebleu": ["evaluate"],

@@ -1,12 +1,15 @@
 """A small finished run on the demo's base, and the Hub that stands in for the real one."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.recipes.finetune import finetune
+from tests.hub.server import TOKEN, Hub, running
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(finished: Path, tmp_path: Path) -> Path:
     """A copy of that run to do with what one likes."""
     return Path(shutil.copytree(finished, tmp_path / "yoda"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """An empty Hub that this process's client may ask, as the owner of `me`."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with running() as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        yield hub

@@ -1,0 +1,176 @@
+"""What is published of an output folder: which files, and without this machine's own paths.
+
+    adapter_model.safetensors, adapter_config.json    # what PEFT loads
+    README.md, loss.svg                               # the card and its picture
+    tokenizer.json, tokenizer_config.json, …
+    config.yaml, metrics.jsonl                        # how the run was made, and how it went
+    checkpoint-*/                                     # only where asked for: training state
+
+Where a file says how a folder of this machine is called, what is published says a public name.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE
+from mlx_yoda.config.parse import to_yaml
+from mlx_yoda.config.schema import Config
+from mlx_yoda.errors import UserError
+from mlx_yoda.hub.base import Base
+from mlx_yoda.hub.card import CARD_FILE, LOSS_FILE, as_text, is_ours, make_card
+from mlx_yoda.hub.picture import loss_picture
+from mlx_yoda.hub.record import METRICS_FILE, SETTINGS_FILE, Record
+from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
+from mlx_yoda.secrets import redact
+
+# In these any text may be a token, even what looks like a path.
+_VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to publish.
+
+    Attributes:
+        path: its path in the repository.
+        content: its bytes, or the file that is uploaded as it is.
+    """
+
+    path: str
+    content: bytes | Path
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        if isinstance(self.content, bytes):
+            return len(self.content)
+        return self.content.stat().st_size
+
+
+def contents(
+    record: Record,
+    base: Base,
+    *,
+    adapter: str,
+    license: str | None = None,
+    checkpoints: Sequence[Path] = (),
+) -> list[Item]:
+    """Everything to publish of a run, in the order in which people look at it.
+
+    Args:
+        record: the run.
+        base: its base's name in public.
+        adapter: the Hub id that the adapter will have.
+        license: the Hub's identifier of its licence, for the card.
+        checkpoints: folders in it to publish too, with their training state.
+
+    Raises:
+        UserError: the base is a folder that only this machine has, or a file holds a token.
+    """
+    if base.kind == "folder":
+        raise UserError(
+            f"the base of this adapter is a folder on this machine ({record.base}), which nobody "
+            "else has: name the model that it holds with --base-model OWNER/NAME."
+        )
+    folder, names = record.folder, _public_names(record, base)
+    items = [
+        Item(CARD_FILE, _card(record, base, adapter, license)),
+        Item(TENSOR_FILE, folder / TENSOR_FILE),
+        _adapter_config(folder, "", base, names),
+    ]
+    if picture := loss_picture(record):
+        items.append(Item(LOSS_FILE, picture.encode()))
+    items += [_plain(folder / name, name, names) for name in TOKENIZER_FILES]
+    if record.config is not None:
+        settings = _settings(record, record.config, base)
+        items.append(Item(SETTINGS_FILE, _without_paths(settings, names)))
+    items.append(_plain(folder / METRICS_FILE, METRICS_FILE, names))
+    for checkpoint in checkpoints:
+        items += _checkpoint(checkpoint, base, names)
+    items = [item for item in items if isinstance(item.content, bytes) or item.content.is_file()]
+    for item in items:
+        _refuse_tokens(item)
+    return items
+
+
+def _card(record: Record, base: Base, adapter: str, license: str | None) -> bytes:
+    """A new card with the repository's name in it, or the user's own words."""
+    own = record.folder / CARD_FILE
+    if not is_ours(own):
+        return own.read_bytes()
+    return as_text(make_card(record, base, adapter=adapter, license=license)).encode()
+
+
+def _adapter_config(folder: Path, prefix: str, base: Base, names: Mapping[str, str]) -> Item:
+    """adapter_config.json with the base's public name; as it is where it has that already."""
+    path = folder / CONFIG_FILE
+    keys = json.loads(path.read_text(encoding="utf-8"))
+    if keys.get("base_model_name_or_path") != base.name:
+        keys["base_model_name_or_path"] = base.name
+        content = json.dumps(keys, indent=2).encode() + b"\n"
+    else:
+        content = path.read_bytes()
+    return Item(prefix + CONFIG_FILE, _without_paths(content, names))
+
+
+def _checkpoint(folder: Path, base: Base, names: Mapping[str, str]) -> list[Item]:
+    prefix = f"{folder.name}/"
+    others = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CONFIG_FILE)
+    return [
+        _adapter_config(folder, prefix, base, names),
+        *(_plain(path, prefix + path.name, names) for path in others),
+    ]
+
+
+def _plain(file: Path, path: str, names: Mapping[str, str]) -> Item:
+    """A file as it is, unless it tells a path of this machine."""
+    if not file.is_file() or file.suffix == ".safetensors" or file.name in _VOCABULARY:
+        return Item(path, file)
+    content = file.read_bytes()
+    clean = _without_paths(content, names)
+    return Item(path, file if clean == content else clean)
+
+
+def _settings(record: Record, config: Config, base: Base) -> bytes:
+    """The configuration as it can be used elsewhere."""
+    public = record.last("started").get("dataset") or Path(config.data.dataset_name).name
+    model = replace(config.model, model_name_or_path=base.name)
+    data = replace(config.data, dataset_name=str(public))
+    train = replace(config.train, output_dir=Path(config.train.output_dir).name)
+    return to_yaml(replace(config, model=model, data=data, train=train)).encode()
+
+
+def _public_names(record: Record, base: Base) -> dict[str, str]:
+    """Paths of this machine → what is said in their place, the longest first."""
+    names = {str(record.folder.resolve()): record.folder.resolve().name, record.base: base.name}
+    if record.config is not None:
+        output, data = record.config.train.output_dir, record.config.data.dataset_name
+        names |= {output: Path(output).name, data: Path(data).name}
+        names[record.config.model.model_name_or_path] = base.name
+    names[str(Path.home())] = "~"
+    private = {path: name for path, name in names.items() if len(path) > 1 and path[:1] == "/"}
+    return dict(sorted(private.items(), key=lambda item: -len(item[0])))
+
+
+def _without_paths(content: bytes, names: Mapping[str, str]) -> bytes:
+    """Say the public names, in plain text and in JSON's spelling."""
+    for path, name in names.items():
+        for spelt in (path, json.dumps(path)[1:-1]):
+            whole = re.escape(spelt.encode()) + rb"(?!\w)"  # /home/me is not /home/meg
+            content = re.sub(whole, name.replace("\\", r"\\").encode(), content)
+    return content
+
+
+def _refuse_tokens(item: Item) -> None:
+    if item.path.endswith(".safetensors"):
+        return
+    content = item.content if isinstance(item.content, bytes) else item.content.read_bytes()
+    text = content.decode("utf-8", errors="replace")
+    if redact(text) != text:
+        raise UserError(
+            f"{item.path} holds what looks like an access token or password, and is not published: "
+            "take it out."
+        )

@@ -1,0 +1,379 @@
+"""A small Hub on loopback: the documented endpoints that huggingface_hub's client calls.
+
+Accounts, repository creation, metadata checks, preupload, LFS, commits, branches, trees, downloads
+(https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/blob/main/docs/api), and
+faults to order. It answers over HTTP/1.1 as the real one does: large files by redirection, ETag,
+X-Repo-Commit, X-Linked-Size.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub.store import LARGE, Blob, Repo, complaints, entry, listing, metadata
+
+TOKEN = "hf_" + "aTokenForTestsOnly" * 2  # may write to me/*
+READER = "hf_" + "aReaderOfThings" * 2  # may read
+
+
+@dataclass
+class Fault:
+    """An answer to give instead of the right one.
+
+    Attributes:
+        method, path: which requests, the path as a regular expression.
+        status, headers, body: the answer.
+        cut: close the connection after half of the request, instead of answering.
+        lose: do what is asked, then close the connection instead of answering.
+        times: how often.
+    """
+
+    method: str
+    path: str
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = "{}"
+    cut: bool = False
+    lose: bool = False
+    times: int = 1
+
+
+@dataclass
+class Hub:
+    """The state of the server, for tests to look at and to spoil."""
+
+    url: str = ""
+    storage: str = ""  # another host, as the real one's large files have
+    repos: dict[str, Repo] = field(default_factory=dict)  # "models/me/yoda" → Repo
+    large: dict[str, bytes] = field(default_factory=dict)  # SHA-256 → bytes
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    xet: str | None = None  # the address of a Xet store, or None for a Hub without
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def fail(self, method: str, path: str, status: int = 500, **how: Any) -> None:
+        """Order a fault."""
+        self.faults.append(Fault(method, path, status, **how))
+
+    def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
+        """What a model repository holds but for what the Hub itself put there."""
+        commit = self.repos[f"models/{repo}"].at(revision)
+        assert commit is not None
+        return {p: blob.data for p, blob in commit.files.items() if p != ".gitattributes"}
+
+    def add(self, repo: str, files: dict[str, bytes]) -> None:
+        """Put a repository there, such as `models/owner/base`."""
+        made = self.repos.setdefault(repo, Repo(private=False))
+        blobs = {path: Blob(data, path.endswith(LARGE)) for path, data in files.items()}
+        self.large |= {blob.sha256: blob.data for blob in blobs.values() if blob.lfs}
+        made.commit("main", "files", blobs)
+
+    def times(self, method: str, path: str) -> int:
+        """How often something was asked for."""
+        return sum(m == method and bool(re.search(path, p)) for m, p in self.requests)
+
+
+class Answer(Exception):
+    """Ends a request with this answer."""
+
+    def __init__(self, status: int, body: Any = None, **headers: str) -> None:
+        self.status, self.body = status, body
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do(self) -> None:
+        """Answer a request: by a fault if one was ordered, else by the first route that fits."""
+        split = urlsplit(self.path)
+        with self.hub.lock:
+            self.hub.requests.append((self.command, split.path))
+            fault = self._fault(split.path)
+        if fault and fault.cut:
+            return self._cut()
+        size = int(self.headers.get("Content-Length", 0))
+        self.body = self._chunks() if "Transfer-Encoding" in self.headers else self.rfile.read(size)
+        if fault and not fault.lose:
+            return self._send(fault.status, fault.body.encode(), fault.headers)
+        self.query = parse_qs(split.query)
+        try:
+            self._check_token()
+            with self.hub.lock:
+                self._route(split.path)
+            raise Answer(404, {"error": "Not found"})
+        except Answer as answer:
+            if fault:
+                return self._hang_up()
+            body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body)
+            self._send(answer.status, body.encode() if isinstance(body, str) else body,
+                       answer.headers)  # fmt: skip
+
+    do_GET = do_HEAD = do_POST = do_PUT = do
+
+    def _fault(self, path: str) -> Fault | None:
+        for fault in self.hub.faults:
+            if fault.times and fault.method == self.command and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
+
+    def _route(self, path: str) -> None:
+        for method, pattern, answer in ROUTES:
+            found = re.fullmatch(pattern, path)
+            if found and self.command in method.split():
+                answer(self, **{key: unquote(v or "") for key, v in found.groupdict().items()})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _cut(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 2)) // 2)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Reset the connection, so that the other side notices at once."""
+        reset = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        self.close_connection = True
+        self.connection.close()
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _check_token(self) -> None:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given and given not in (TOKEN, READER):
+            said = "Invalid credentials in Authorization header"
+            raise Answer(401, {"error": said}, X_Error_Message=said)
+        self.writer = given == TOKEN
+        self.known = bool(given)
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    # What the routes share
+
+    def writing(self, repo: str) -> Repo:
+        """The repository, if the token may write to it."""
+        found = self.reading(repo)
+        if not self.writer or repo.split("/")[1] != "me":
+            said = "you don't have the rights to write there"
+            raise Answer(403, {"error": said}, X_Error_Message=said)
+        return found
+
+    def reading(self, repo: str) -> Repo:
+        """The repository, if there is one that may be read."""
+        found = self.hub.repos.get(repo)
+        if found is None or (found.private and not self.known):
+            said = "Repository not found"
+            raise Answer(404 if self.known else 401, {"error": said}, X_Error_Code="RepoNotFound",
+                         X_Error_Message=said)  # fmt: skip
+        return found
+
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+def at(handler: Handler, repo: str, revision: str) -> Any:
+    commit = handler.reading(repo).at(revision)
+    if commit is None:
+        raise Answer(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound")
+    return commit
+
+
+def whoami(handler: Handler) -> None:
+    if not handler.known:
+        raise Answer(401, {"error": "Invalid username or password."})
+    raise Answer(200, {"type": "user", "name": "me", "orgs": []})
+
+
+def create(handler: Handler) -> None:
+    asked = handler.json()
+    name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+    key, url = f"{asked.get('type', 'model')}s/{name}", f"{handler.hub.url}/{name}"
+    if not handler.writer or not name.startswith("me/"):
+        said = (
+            f"You don't have the rights to create a model under the namespace {name.split('/')[0]}"
+        )
+        status = 403 if handler.known else 401
+        raise Answer(status, {"error": said}, X_Error_Message=said)
+    if key in handler.hub.repos:
+        raise Answer(409, {"error": "You already created this model repo", "url": url})
+    handler.hub.repos[key] = Repo(private=asked.get("visibility") == "private")
+    raise Answer(200, {"url": url, "name": name, "id": "x"})
+
+
+def validate(handler: Handler) -> None:
+    errors = [{"message": said} for said in complaints(handler.json()["content"])]
+    raise Answer(400 if errors else 200, {"errors": errors, "warnings": []})
+
+
+def info(handler: Handler, repo: str, revision: str = "") -> None:
+    commit = at(handler, repo, revision or "main")
+    name, found = repo.split("/", 1)[1], handler.reading(repo)
+    card = commit.files.get("README.md", Blob(b"", False)).data.decode()
+    raise Answer(200, {"id": name, "modelId": name, "author": name.split("/")[0],
+                       "sha": commit.oid, "private": found.private, "gated": False,
+                       "disabled": False, "tags": [], "cardData": metadata(card),
+                       "siblings": [{"rfilename": path} for path in commit.files]})  # fmt: skip
+
+
+def branch(handler: Handler, repo: str, branch: str) -> None:
+    found = handler.writing(repo)
+    if branch in found.branches:
+        raise Answer(409, {"error": "Reference already exists"})
+    found.branches[branch] = list(found.branches["main"])
+    raise Answer(200, {})
+
+
+def preupload(handler: Handler, repo: str, revision: str) -> None:
+    found = handler.writing(repo)
+    if revision not in found.branches:
+        raise Answer(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound")
+    there = found.branches[revision][-1].files
+    said = []
+    for file in handler.json()["files"]:
+        mode = "lfs" if file["path"].endswith(LARGE) else "regular"
+        known = {"oid": there[file["path"]].etag} if file["path"] in there else {}
+        said.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, **known})
+    raise Answer(200, {"files": said})
+
+
+def lfs_batch(handler: Handler, repo: str) -> None:
+    handler.writing(f"models/{repo}")
+    asked, said = handler.json(), []
+    for thing in asked["objects"]:
+        upload = {"href": f"{handler.hub.storage}/storage/{thing['oid']}?signature=sesame"}
+        actions = {"upload": upload, "verify": {"href": f"{handler.hub.url}/{repo}.git/verify"}}
+        absent = thing["oid"] not in handler.hub.large
+        said.append({**thing, **({"actions": actions} if absent else {})})
+    raise Answer(200, {"transfer": "basic", "objects": said})
+
+
+def store(handler: Handler, oid: str) -> None:
+    if hashlib.sha256(handler.body).hexdigest() != oid:
+        raise Answer(400, {"error": "the bytes are not those announced"})
+    handler.hub.large[oid] = handler.body
+    raise Answer(200, b"")
+
+
+def fetch(handler: Handler, oid: str) -> None:
+    raise Answer(200, handler.hub.large[oid], ETag=f'"{oid}"')
+
+
+def verify(handler: Handler, repo: str) -> None:
+    asked = handler.json()
+    if len(handler.hub.large.get(asked["oid"], b"")) != asked["size"]:
+        raise Answer(422, {"error": "not there"})
+    raise Answer(200, {})
+
+
+def commit(handler: Handler, repo: str, revision: str) -> None:
+    """All of it or nothing."""
+    found = handler.writing(repo)
+    lines = [json.loads(line) for line in handler.body.splitlines()]
+    header, changes = lines[0]["value"], {}
+    for line in lines[1:]:
+        value = line["value"]
+        if line["key"] == "file":
+            changes[value["path"]] = Blob(base64.b64decode(value["content"]), False)
+        elif line["key"] == "lfsFile" and value["oid"] in handler.hub.large:
+            changes[value["path"]] = Blob(handler.hub.large[value["oid"]], True)
+        else:
+            raise Answer(422, {"error": f"{value['path']} was not uploaded"})
+    made = found.commit(revision, header["summary"], changes)
+    url = f"{handler.hub.url}/{repo.split('/', 1)[1]}/commit/{made.oid}"
+    raise Answer(200, {"success": True, "commitOid": made.oid, "commitUrl": url})
+
+
+def tree(handler: Handler, repo: str, revision: str, folder: str = "") -> None:
+    recursive = handler.query.get("recursive", ["false"])[0].lower() in ("true", "1")
+    raise Answer(200, listing(at(handler, repo, revision), folder.strip("/"), recursive))
+
+
+def paths_info(handler: Handler, repo: str, revision: str) -> None:
+    files = at(handler, repo, revision).files
+    asked = parse_qs(handler.body.decode()).get("paths", [])
+    raise Answer(200, [entry(path, files[path]) for path in asked if path in files])
+
+
+def resolve(handler: Handler, repo: str, revision: str, path: str, kind: str = "") -> None:
+    commit = at(handler, f"{kind or 'models/'}{repo}", revision)
+    blob = commit.files.get(path)
+    if blob is None:
+        said = "Entry not found"
+        raise Answer(404, {"error": said}, X_Error_Code="EntryNotFound", X_Error_Message=said,
+                     X_Repo_Commit=commit.oid)  # fmt: skip
+    headers = {"X_Repo_Commit": commit.oid, "ETag": f'"{blob.etag}"', "Accept_Ranges": "bytes"}
+    if blob.lfs:
+        linked = {"X_Linked_Size": str(len(blob.data)), "X_Linked_ETag": f'"{blob.etag}"'}
+        place = f"{handler.hub.storage}/storage/{blob.sha256}?signature=sesame"
+        raise Answer(302, b"", Location=place, **headers, **linked)
+    raise Answer(200, blob.data, **headers)
+
+
+_REPO = r"(?P<repo>(models|datasets)/[^/]+/[^/]+)"
+_NAME = r"(?P<repo>[^/]+/[^/]+)"
+_AT = r"(?P<revision>[^/]+)"
+ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
+    ("GET", "/api/whoami-v2", whoami),
+    ("POST", "/api/repos/create", create),
+    ("POST", "/api/validate-yaml", validate),
+    ("GET", f"/api/{_REPO}", info),
+    ("GET", f"/api/{_REPO}/revision/{_AT}", info),
+    ("POST", f"/api/{_REPO}/branch/(?P<branch>.+)", branch),
+    ("POST", f"/api/{_REPO}/preupload/{_AT}", preupload),
+    ("POST", f"/api/{_REPO}/commit/{_AT}", commit),
+    ("GET", f"/api/{_REPO}/tree/{_AT}(?P<folder>/.*)?", tree),
+    ("POST", f"/api/{_REPO}/paths-info/{_AT}", paths_info),
+    ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", lfs_batch),
+    ("POST", rf"/{_NAME}\.git/verify", verify),
+    ("PUT", "/storage/(?P<oid>[0-9a-f]{64})", store),
+    ("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})", fetch),
+    ("GET HEAD", f"/(?P<kind>datasets/)?{_NAME}/resolve/{_AT}/(?P<path>.+)", resolve),
+)
+
+
+@contextmanager
+def running() -> Iterator[Hub]:
+    """A Hub that listens on a free port of this machine."""
+    hub = Hub()
+    handler = type("Bound", (Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    hub.storage = hub.url.replace("127.0.0.1", "localhost")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,81 @@
+"""`mlx-yoda push` and what comes after it, each in a process of its own, as users run them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub.server import TOKEN
+
+QUESTION = "My traveller is always calm."
+
+
+@pytest.fixture
+def run(hub, tmp_path):
+    """Runs `mlx-yoda` against the Hub with nothing of this machine's own settings."""
+
+    def run(*args, **variables):
+        environment = {k: v for k, v in os.environ.items() if "HF_" not in k and "OFFLINE" not in k}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+        environment |= {"HF_HUB_DISABLE_XET": "1", **variables}
+        command = [sys.executable, "-m", "mlx_yoda", *map(str, args)]
+        environment = {k: v for k, v in environment.items() if v}
+        place = tmp_path / "cwd"
+        place.mkdir(exist_ok=True)
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place)
+
+    return run
+
+
+def test_a_dry_run_shows_files_and_card_and_asks_nobody(run, hub, folder):
+    done = run("push", folder, "me/yoda", "--dry-run", HF_TOKEN="")
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
+    assert "kB  adapter_model.safetensors" in done.stdout
+    assert "library_name: peft" in done.stdout
+    assert "\n# yoda\n" in done.stdout
+    assert "optimizer.safetensors" not in done.stdout
+    more = run("push", folder, "me/yoda", "--dry-run", "--include-checkpoints")
+    assert "checkpoint-6/optimizer.safetensors" in more.stdout
+
+
+def test_pushed_and_taken_from_the_hub_the_adapter_says_the_same(run, hub, folder):
+    done = run("push", folder, "me/yoda", "--private", "--message", "First words")
+    assert done.returncode == 0, done.stderr
+    commit = hub.repos["models/me/yoda"].branches["main"][-1]
+    assert done.stdout == f"{hub.url}/me/yoda/commit/{commit.oid}\n"
+    assert commit.message == "First words"
+    theirs = run("generate", "--adapter", "me/yoda", QUESTION)
+    assert theirs.returncode == 0, theirs.stderr
+    ours = run("generate", "--adapter", folder, QUESTION)
+    assert theirs.stdout == ours.stdout != "\n"
+
+
+def test_no_failed_push_says_the_token(run, hub, folder, tmp_path):
+    said = f"Bearer {TOKEN} may not"
+    body = f'{{"error": "{said}"}}'
+    hub.fail("POST", "/commit/", 403, headers={"X-Error-Message": said}, body=body, times=9)
+    hub.fail("POST", "/verify", 503, headers={"X-Error-Message": said}, body=body)
+    done = run("push", folder, "me/yoda")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: the Hub does not let you write there")
+    assert last.endswith("nothing was published in me/yoda.")
+    assert "Traceback" not in done.stderr
+    written = [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+    assert written
+    for secret in (TOKEN, "signature=sesame"):
+        assert secret not in done.stderr
+        assert not [content for content in written if secret.encode() in content]
+    assert hub.files("me/yoda") == {}
+
+
+def test_without_a_token_it_says_how_to_log_in(run, hub, folder):
+    done = run("push", folder, "me/yoda", HF_TOKEN="")
+    assert done.returncode == 2
+    assert "hf auth login" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: there is no token")

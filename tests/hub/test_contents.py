@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mlx_yoda.config.parse import load_config
+from mlx_yoda.errors import UserError
+from mlx_yoda.hub.contents import Item
+from tests.hub.test_push import bytes_of, items_of
+
+
+def by_path(items: list[Item]) -> dict[str, bytes]:
+    return {item.path: bytes_of(item) for item in items}
+
+
+def test_no_path_of_this_machine_is_published(folder, finished, tmp_path):
+    note = f"rows of {Path.home()}/rows.jsonl, see {finished}. Also {finished}/checkpoint-3"
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "note", "message": note}) + "\n")
+    files = by_path(items_of(folder, with_checkpoints=True))
+    for content in files.values():
+        for path in (str(finished), str(finished.parent), str(folder), str(Path.home()) + "/"):
+            assert path.encode() not in content
+    last = json.loads(files["metrics.jsonl"].splitlines()[-1])
+    assert last["message"] == "rows of ~/rows.jsonl, see yoda. Also yoda/checkpoint-3"
+
+
+def test_the_published_configuration_is_one(folder, tmp_path):
+    files = by_path(items_of(folder, base="owner/base"))
+    (tmp_path / "config.yaml").write_bytes(files["config.yaml"])
+    config = load_config(tmp_path / "config.yaml")
+    assert config.model.model_name_or_path == "owner/base"
+    assert config.data.dataset_name == "demo"
+    assert config.train.output_dir == "yoda"
+    assert config.train.learning_rate == 1e-2
+
+
+def test_a_base_that_only_this_machine_has_is_asked_for(folder, tmp_path):
+    (tmp_path / "phi3-4bit").mkdir()
+    keys = json.loads((folder / "adapter_config.json").read_text())
+    keys["base_model_name_or_path"] = str(tmp_path / "phi3-4bit")
+    (folder / "adapter_config.json").write_text(json.dumps(keys))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    started = json.loads(lines[0]) | {"base_model": None}
+    (folder / "metrics.jsonl").write_text("\n".join([json.dumps(started), *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match="--base-model OWNER/NAME"):
+        items_of(folder)
+    published = json.loads(by_path(items_of(folder, base="owner/base"))["adapter_config.json"])
+    assert published == keys | {"base_model_name_or_path": "owner/base"}
+
+
+def test_the_vocabulary_is_left_alone_whatever_it_says(folder):
+    text = json.dumps({"vocab": {str(Path.home()): 1}})
+    (folder / "tokenizer.json").write_text(text)
+    assert by_path(items_of(folder))["tokenizer.json"].decode() == text
+
+
+def test_own_words_are_published_as_they_are(folder):
+    (folder / "README.md").write_text("# My own words\n")
+    assert by_path(items_of(folder))["README.md"] == b"# My own words\n"
+
+
+@pytest.mark.parametrize("name", ["README.md", "metrics.jsonl", "tokenizer_config.json"])
+def test_a_file_with_a_token_in_it_is_not_published(folder, name):
+    token = "hf_" + "x" * 34
+    if name == "metrics.jsonl":
+        line = json.dumps({"event": "note", "message": f"with {token}"})
+        (folder / name).write_text((folder / name).read_text() + line + "\n")
+    else:
+        (folder / name).write_text(json.dumps({"auth": token}))
+    with pytest.raises(UserError, match=f"{name} holds what looks like an access token") as error:
+        items_of(folder)
+    assert token not in str(error.value)
+
+
+def test_a_folder_that_is_no_adapter(tmp_path):
+    with pytest.raises(UserError, match=r"no finished run: it has no adapter_config\.json"):
+        items_of(tmp_path)
