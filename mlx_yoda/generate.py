@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
-from jinja2 import TemplateError
 from mlx_lm.generate import BatchGenerator, stream_generate
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.adapters.peft import Adapter
+from mlx_yoda.data.controls import protection
+from mlx_yoda.data.formats import first_line
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, target_paths
@@ -164,15 +165,22 @@ def answer_all(
 def prompt_tokens(tokenizer: TokenizerWrapper, messages: Messages) -> list[int]:
     """The conversation in the tokenizer's chat template, up to where the answer begins.
 
+    A control token that somebody spells out in it is encoded as text (see `data.controls`).
+
     Raises:
         UserError: there is no template, or it refuses the conversation.
     """
     if not tokenizer.has_chat_template:
         raise UserError("the model's tokenizer has no chat template, so it cannot be talked to.")
+    protected = protection((message["content"] for message in messages), tokenizer)
+    # A template is a program by the model's author: it may raise anything.
     try:
-        return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True)
-    except TemplateError as error:
-        raise UserError(f"the chat template refuses the conversation: {error}.") from None
+        return tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, **protected
+        )
+    except Exception as error:
+        reason = first_line(error)
+        raise UserError(f"the chat template refuses the conversation: {reason}.") from None
 
 
 def _check_options(max_tokens: int, temperature: float, top_p: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlx_yoda.data.columns import Conversation
-from mlx_yoda.data.turns import assistant_tokens, render, tokenise
+from mlx_yoda.data.turns import assistant_tokens, chat_tokens, tokenise
 from mlx_yoda.errors import UserError
 
 
@@ -62,7 +62,8 @@ def encode(
     """Tokenise conversations by the tokenizer's own chat template.
 
     A plain text gets the special tokens that the tokenizer adds by itself, and an
-    end-of-sequence token if it has none; all of it is supervised.
+    end-of-sequence token if it has none; all of it is supervised. What a chat's speakers say is
+    text, even where it spells out a control token (see `controls`).
 
     Args:
         conversations: chats and plain texts.
@@ -94,7 +95,7 @@ def _encode(conversation: Conversation, tokenizer: Any, train_on: str) -> Exampl
     elif train_on == "completions":
         return Example(*assistant_tokens(conversation, tokenizer), whole=False)
     else:
-        tokens = tokenise(render(conversation, conversation.messages, tokenizer), tokenizer)
+        tokens = chat_tokens(conversation, conversation.messages, tokenizer)
     return Example(tokens, np.arange(len(tokens)) > 0, whole=True)
 
 

@@ -8,12 +8,13 @@ the template renders a beginning as a beginning is checked on the text.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mlx_yoda.data.columns import Conversation, Message
+from mlx_yoda.data.controls import protection
 from mlx_yoda.data.formats import first_line
 from mlx_yoda.errors import UserError
 
@@ -32,10 +33,30 @@ def assistant_tokens(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np
     Raises:
         UserError: the template fails, or does not render beginnings of the chat alike.
     """
-    find = _marked if _is_marked(tokenizer) else _compared
+    # Transformers cannot give both the marks and the protection of the words.
+    protected = bool(_protection(chat, tokenizer))
+    find = _marked if _is_marked(tokenizer) and not protected else _compared
     tokens, supervised = find(chat, tokenizer)
     supervised[:1] = False
     return tokens, supervised
+
+
+def chat_tokens(
+    chat: Conversation,
+    messages: Sequence[Message],
+    tokenizer: Any,
+    add_generation_prompt: bool = False,
+) -> np.ndarray:
+    """`(L,)` int32 token ids of the first messages of a chat; only the template controls it.
+
+    Raises:
+        UserError: as `render`.
+    """
+    text = render(chat, messages, tokenizer, add_generation_prompt)
+    options = _protection(chat, tokenizer)
+    if not options:
+        return tokenise(text, tokenizer)
+    return np.asarray(_applied(chat, messages, tokenizer, add_generation_prompt, options), np.int32)
 
 
 def tokenise(text: str, tokenizer: Any, *, add_special_tokens: bool = False) -> np.ndarray:
@@ -54,19 +75,35 @@ def render(
     Raises:
         UserError: the template fails on them, or leaves the words of the user or system out.
     """
-    # A template is a program by the model's author: it may raise anything.
-    try:
-        text: str = tokenizer.apply_chat_template(
-            [message._asdict() for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
-    except Exception as error:
-        raise _refused(chat, tokenizer, first_line(error)) from None
+    text: str = _applied(chat, messages, tokenizer, add_generation_prompt, {"tokenize": False})
     for message in messages:
         if message.role != "assistant" and message.content.strip() not in text:
             raise _refused(chat, tokenizer, f"it leaves out what the {message.role} says")
     return text
+
+
+def _protection(chat: Conversation, tokenizer: Any) -> dict[str, bool]:
+    """The same for the whole chat and for its beginnings, so that their tokens agree."""
+    return protection((message.content for message in chat.messages or ()), tokenizer)
+
+
+def _applied(
+    chat: Conversation,
+    messages: Sequence[Message],
+    tokenizer: Any,
+    add_generation_prompt: bool,
+    options: Mapping[str, bool],
+) -> Any:
+    # A template is a program by the model's author: it may raise anything.
+    try:
+        return tokenizer.apply_chat_template(
+            [message._asdict() for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            return_dict=False,
+            **options,
+        )
+    except Exception as error:
+        raise _refused(chat, tokenizer, first_line(error)) from None
 
 
 def _refused(chat: Conversation, tokenizer: Any, reason: str) -> UserError:
@@ -109,7 +146,7 @@ def _compared(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarra
     """By comparing the chat's beginnings with the whole."""
     messages = chat.messages or ()
     whole = render(chat, messages, tokenizer)
-    tokens = tokenise(whole, tokenizer)
+    tokens = chat_tokens(chat, messages, tokenizer)
     supervised = np.zeros(len(tokens), bool)
     for i in range(chat.context, len(messages)):
         if messages[i].role != "assistant":
@@ -123,8 +160,10 @@ def _compared(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarra
                 "follow, so the assistant's tokens cannot be told; set data.train_on to all, or "
                 "mark them in the template with {% generation %}"
             )
-        start = _agree(tokenise(before, tokenizer), tokens)
-        end = len(tokens) if last else _agree(tokenise(after, tokenizer), tokens)
+        opened = chat_tokens(chat, messages[:i], tokenizer, add_generation_prompt=True)
+        ended = chat_tokens(chat, messages[: i + 1], tokenizer)
+        start = _agree(opened, tokens)
+        end = len(tokens) if last else _agree(ended, tokens)
         supervised[start:end] = True
     return tokens, supervised
 
