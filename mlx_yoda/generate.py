@@ -18,6 +18,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, target_paths
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
+from mlx_yoda.model.family import expecting, longest_row
 
 Messages = Sequence[dict[str, str]]  # [{"role": …, "content": …}, …]
 T = TypeVar("T")
@@ -91,9 +92,10 @@ def stream(
         mx.random.seed(seed)
     sampler = make_sampler(temp=temperature, top_p=top_p)
     responses = stream_generate(model, tokenizer, prompt, max_tokens=max_tokens, sampler=sampler)
-    for response in _quiet(responses):
-        if response.text:
-            yield response.text
+    with expecting(model, len(prompt)):
+        for response in _quiet(responses):
+            if response.text:
+                yield response.text
 
 
 def answer(
@@ -146,6 +148,9 @@ def answer_all(
     prompts = [prompt_tokens(tokenizer, messages) for messages in conversations]
     if not prompts:
         return []
+    longest, limit = max(map(len, prompts)), longest_row(model)
+    if limit and longest > limit:  # a batch has one length, and this model has two ways
+        return [answer(model, tokenizer, m, max_tokens=max_tokens) for m in conversations]
     generator = BatchGenerator(
         model,
         max_tokens=max_tokens,

@@ -25,6 +25,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
 from mlx_yoda.errors import UserError
+from mlx_yoda.model.family import FamilyArgs, FamilyModel
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
@@ -40,6 +41,7 @@ MODEL_FILES = [
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # Phi-3 ends a turn with <|end|>, but its config.json knows only <|endoftext|>.
 _PHI3_TYPES = ("phi3", "phi3small", "phimoe")
+_LOCAL_THETA = "rope_local_base_freq"  # Gemma 3's, for its layers with a window
 _PHI3_ENDS = ("<|end|>", "<|endoftext|>")
 
 
@@ -102,7 +104,9 @@ def load_lazily(
     """
     _check_folder(path, trust_remote_code)
     with _explained(path, "the model in"):
-        model, config = load_model(path, lazy=True, trust_remote_code=trust_remote_code)
+        model, config = load_model(
+            path, lazy=True, trust_remote_code=trust_remote_code, **_architecture(path)
+        )
         if dtype is not None:
             _cast(model, dtype)
     return model, config
@@ -173,6 +177,29 @@ def resolve(name_or_path: str | Path) -> str | Path:
     return _DEMO_FOLDER if str(name_or_path) == DEMO else name_or_path
 
 
+def _architecture(path: Path) -> dict[str, Any]:
+    """What mlx-lm is to build: Phi-3's family from our classes, the rest from its own.
+
+    Transformers 5 writes `rope_parameters` where all before it wrote `rope_theta` and
+    `rope_scaling`, and mlx-lm's models read the latter, with defaults where they are missing.
+    """
+    config = _read_json(path / "config.json")
+    if config["model_type"] == "phi3":
+        return {"get_model_classes": lambda config: (FamilyModel, FamilyArgs)}
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" in config:
+        return {}
+    named: dict[str, Any] = {}
+    if "rope_theta" in rope:
+        named["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            named["rope_scaling"] = rope
+    for kind, key in (("full_attention", "rope_theta"), ("sliding_attention", _LOCAL_THETA)):
+        if isinstance(rope.get(kind), dict) and "rope_theta" in rope[kind]:
+            named[key] = rope[kind]["rope_theta"]
+    return {"model_config": named}
+
+
 def _check_folder(path: Path, trust_remote_code: bool) -> None:
     """Name what a model folder lacks, in words better than the libraries'."""
     config = _read_json(path / "config.json")
@@ -227,6 +254,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
+    except UserError:
+        raise
     except Exception as error:  # they raise nearly every kind at files they cannot make sense of
         raise UserError(
             f"{what} {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}."

@@ -21,19 +21,25 @@ class Layout(NamedTuple):
         rows: `(B, T)` int32, for each place of a row the index of its token in `(N,)`.
         flat: `(N,)` int32, for each token its place in the rows, `b * T + t`.
         segments: `(B, T)` int32, or None. Where given, a token sees only its own segment.
+        window: how many tokens a token sees, itself included; None for all before it.
     """
 
     rows: mx.array
     flat: mx.array
     segments: mx.array | None
+    window: int | None = None
 
     def mask(self) -> mx.array | str:
-        """The attention mask: "causal", or causal within segments, `(B, 1, T, T)` bool."""
-        if self.segments is None:
+        """The attention mask: "causal", or of what a token sees, `(B or 1, 1, T, T)` bool."""
+        length = self.rows.shape[1]
+        window = length if self.window is None else self.window
+        if self.segments is None and window >= length:
             return "causal"
-        t = mx.arange(self.segments.shape[1])
-        same = self.segments[:, None, :, None] == self.segments[:, None, None, :]
-        return same & (t[:, None] >= t)
+        t = mx.arange(length)
+        seen = ((t[:, None] >= t) & (t[:, None] - t < window))[None, None]
+        if self.segments is not None:
+            seen = seen & (self.segments[:, None, :, None] == self.segments[:, None, None, :])
+        return seen
 
 
 def unfold(x: mx.array, layout: Layout) -> mx.array:

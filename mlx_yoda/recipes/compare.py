@@ -13,8 +13,9 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
 from mlx_yoda.generate import answer_all
 from mlx_yoda.lora.inject import disabled
+from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded
-from mlx_yoda.recipes.dataset import Question, questions
+from mlx_yoda.recipes.dataset import Question, check_lengths, questions
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 
@@ -94,6 +95,7 @@ def compare(responder: Responder, rows: Sequence[Conversation], config: Config) 
     base, data = responder.base, config.data
     encoded = encode(rows, base.tokenizer, train_on=data.train_on, max_length=data.max_length)
     packed = pack(encoded.examples, "none", data.max_length)
+    check_lengths(packed, longest_row(base.model))
     asked = questions(rows)
     with disabled(base.model):
         alone = _measure(base, packed, asked, config)

@@ -49,8 +49,13 @@ class Dataset:
     notes: list[str]
 
 
-def prepare(config: Config, tokenizer: TokenizerWrapper) -> Dataset:
+def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = None) -> Dataset:
     """Read, split, encode and pack the configured data.
+
+    Args:
+        config: the run.
+        tokenizer: the model's.
+        longest: most tokens of a row that the model can be trained on; None for any.
 
     Raises:
         UserError: the data cannot be read, holds nothing to train on, or nothing is held out
@@ -73,12 +78,24 @@ def prepare(config: Config, tokenizer: TokenizerWrapper) -> Dataset:
         for name, encoded in (("training", train), ("validation", validation))
         if encoded.truncated
     ]
-    return Dataset(
-        train=pack(train.examples, config.data.packing, config.data.max_length),
-        validation=pack(validation.examples, "none", config.data.max_length),
-        questions=questions(held_out),
-        notes=notes,
-    )
+    packed = pack(train.examples, config.data.packing, config.data.max_length)
+    measured = pack(validation.examples, "none", config.data.max_length)
+    check_lengths([*packed, *measured], longest)
+    return Dataset(packed, measured, questions(held_out), notes)
+
+
+def check_lengths(rows: Sequence[Packed], limit: int | None) -> None:
+    """Refuse rows longer than `mlx_yoda.model.family.longest_row`.
+
+    Raises:
+        UserError: a row is longer than the model's LongRoPE has one set of factors for.
+    """
+    longest = max((len(row.tokens) for row in rows), default=0)
+    if limit and longest > limit:
+        raise UserError(
+            f"a row has {longest} tokens, and beyond {limit} this model turns positions another "
+            f"way (longrope), which is not trained here: set data.max_length={limit} or less."
+        )
 
 
 def questions(held_out: Sequence[Conversation]) -> list[Question]:

@@ -13,6 +13,7 @@ from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.machine import machine, versions
+from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
@@ -78,7 +79,7 @@ def finetune(
     layers = inject(base.model, config.lora, mx.random.key(config.train.seed))
 
     # data
-    data = prepare(config, base.tokenizer)
+    data = prepare(config, base.tokenizer, longest_row(base.model))
     fit = fit_to_memory(config, base, data.train)
     plan = make_plan(data.train, config.train, fit.micro_batch)
     compilation = decide(config.train.compile)

@@ -8,6 +8,7 @@ import mlx.nn as nn
 
 from mlx_yoda.data.batches import Batch
 from mlx_yoda.lora.product import through_base
+from mlx_yoda.model.family import window_of
 from mlx_yoda.model.phi3 import Phi3
 from mlx_yoda.model.ragged import Layout, fold
 from mlx_yoda.train.loss import summed_cross_entropy
@@ -55,12 +56,14 @@ def forward_of(
 def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
     head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
     project = head.as_linear if model.args.tie_word_embeddings else head
+    window = window_of(model)
     layers = [(layer, block(level)) for layer, level in zip(model.layers, keep, strict=True)]
 
     def loss(batch: Arrays) -> mx.array:
+        layout = batch.layout._replace(window=window)
         h = model.model.embed_tokens(batch.tokens) if batch.hidden is None else batch.hidden
         for layer, call in layers[first:]:
-            h = call(layer, h, batch.layout)  # (N, D)
+            h = call(layer, h, layout)  # (N, D)
         hidden = model.model.norm(h)  # (N, D)
         return summed_cross_entropy(
             mx.take(hidden, batch.loss_at, axis=0),  # (M, D)

@@ -18,6 +18,7 @@ from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.lora.binding import Layers
 from mlx_yoda.model import phi3
+from mlx_yoda.model.family import window_of
 from mlx_yoda.train.forward import Arrays
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -63,12 +64,13 @@ def run_prefix(model: phi3.Phi3, first: int, rows: Sequence[Packed]) -> Prefix:
         rows: all training rows.
     """
     hidden: list[mx.array] = []
+    window = window_of(model)
     for start in range(0, len(rows), _ROWS):
         group = rows[start : start + _ROWS]
         batch = Arrays.of(collate(group, choose_shapes([needed(group)])))
-        h = model.model.embed_tokens(batch.tokens)
+        h, layout = model.model.embed_tokens(batch.tokens), batch.layout._replace(window=window)
         for layer in model.layers[:first]:
-            h = phi3.block(layer, h, batch.layout)  # (N, D)
+            h = phi3.block(layer, h, layout)  # (N, D)
         ends = [0, *accumulate(len(row.tokens) for row in group)]
         parts = [h[start:end] for start, end in pairwise(ends)]
         mx.eval(parts)
