@@ -35,7 +35,7 @@ OWNERS = {
     "sacrebleu": ["evaluate"],
     "tokenizers": ["demo"],
     "gguf": ["adapters/gguf.py"],
-    "jinja2": ["generate"],
+    "jinja2": ["report/page.py", "generate"],
     "yaml": ["config"],
     "regex": ["config"],
     "torch": [],

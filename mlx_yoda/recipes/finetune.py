@@ -24,6 +24,7 @@ from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
+from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity, load_checkpoint, save_weights
@@ -108,7 +109,7 @@ def finetune(
     save_weights(output.path, adapter, identity)
     copy_tokenizer(base.path, output.path)
     report(_finished(state, meter, output))
-    write_card(output.path)
+    _describe(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
 
@@ -172,6 +173,12 @@ def _finished(state: State, meter: Meter, output: Output) -> Finished:
         supervised_tokens=meter.supervised_tokens,
         path=str(output.path),
     )
+
+
+def _describe(folder: Path) -> None:
+    """Write the card and the page about a run, from what it has left."""
+    write_card(folder)
+    write_report([folder], folder / REPORT_FILE)
 
 
 def _answers(

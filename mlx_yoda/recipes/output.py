@@ -19,6 +19,7 @@ _OURS = (
     "config.yaml",
     "metrics.jsonl",
     "loss.svg",
+    "report.html",
     *TOKENIZER_FILES,
 )
 

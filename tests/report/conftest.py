@@ -1,10 +1,26 @@
 """Events to report."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mlx_yoda.report.events import Stepped
+from mlx_yoda.config.parse import to_yaml
+from mlx_yoda.config.schema import Config, LoraConfig
+from mlx_yoda.report.events import (
+    Evaluated,
+    Finished,
+    Generated,
+    Noted,
+    Sample,
+    Sampled,
+    Started,
+    Stepped,
+)
+from mlx_yoda.report.jsonl import JsonLines
+
+RANK_4 = Config(lora=LoraConfig(r=4))
 
 
 @pytest.fixture
@@ -27,5 +43,55 @@ def stepped() -> Callable[..., Stepped]:
             seconds=0.1,
             logged=logged,
         )
+
+    return make
+
+
+@pytest.fixture
+def contrast() -> Callable[[str, str], float]:
+    """The contrast of two colours `#rrggbb` by WCAG 2.2, 1 to 21."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def ratio(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    return ratio
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, stepped: Callable[..., Stepped]) -> Callable[..., Path]:
+    """Writes the folder of a run of 40 steps."""
+
+    def make(name: str, config: Config = RANK_4, said: str = "Old, you are.") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(to_yaml(config))
+        tell = JsonLines(folder / "metrics.jsonl")
+
+        def sample(answer: str) -> Sample:
+            return Sample("You are old.", "Old, you are.", answer)
+
+        tell(
+            Started(
+                **{"total_steps": 40, "epochs": 4.0, "rows_per_step": 8, "micro_batch": 8},
+                **{"trainable_parameters": 9000, "total_parameters": 90_000, "train_rows": 80},
+                **{"validation_rows": 8, "output_dir": str(folder), "base_model": "demo"},
+            )
+        )
+        tell(Noted("3 of 80 training rows were cut"))
+        tell(Generated("before", 0, 0.0, 60.0, 8, (sample("You are old."),)))
+        for step in (10, 20, 30, 40):
+            tell(replace(stepped(step), loss=2 - (step - 10) / 30))
+            if step % 20 == 0:
+                tell(Evaluated(step, step / 10, 1.5 - step / 100, 3.0, 100))
+                tell(Sampled(step, sample(said if step == 40 else "Are old, you.")))
+        tell(Generated("after", 40, 0.5, 90.0, 8, (sample(said),)))
+        tell(Finished(40, 1.5, 12.0, 4000, 2000, str(folder)))
+        return folder
 
     return make
