@@ -43,7 +43,8 @@ def summary(config: Config, story: Story) -> str:
         lines += _samples(after, before)
         lines += [_scores(after, before)]
     lines += [
-        f"Wrote {story.end.path}: the adapter (PEFT), config.yaml, metrics.jsonl and report.html.",
+        f"Wrote {story.end.path}: the adapter (PEFT), its card (README.md), config.yaml, "
+        "metrics.jsonl and report.html.",
         "Try it:",
         f"  {_try_it(config, story.end.path, after.samples[:1] if after else ())}",
     ]

@@ -22,11 +22,11 @@ CARD_FILE, LOSS_FILE = "README.md", "loss.svg"
 MARKER = "<!-- Made by mlx-yoda from the files beside it. Without this line it is left alone. -->"
 
 _TEMPLATE = Path(__file__).parent / "card.md"
-_METRICS = (  # event, key, the Hub's identifier, its name for people
-    ("evaluate", "eval_loss", "loss", "Held-out loss, nats a token"),
-    ("evaluate", "eval_perplexity", "perplexity", "Held-out perplexity"),
-    ("generate", "exact_match", "exact_match", "Exact match of greedy answers"),
-    ("generate", "chrf", "chrf", "chrF of greedy answers"),
+_METRICS = (  # key of the event, the Hub's identifier, its name for people
+    ("eval_loss", "loss", "Held-out loss, nats a token"),
+    ("eval_perplexity", "perplexity", "Held-out perplexity"),
+    ("exact_match", "exact_match", "Exact match of greedy answers"),
+    ("chrf", "chrf", "chrF of greedy answers"),
 )
 
 
@@ -40,8 +40,9 @@ def make_card(record: Record, base: Base, *, adapter: str, license: str | None =
         license: the Hub's identifier of the adapter's licence; None leaves it out.
     """
     started, after = record.last("started"), record.last("generate", when="after")
+    finished = record.last("finished")
+    held_out = started.get("validation_rows") if record.evaluated else after.get("rows")
     prompt = next((s["prompt"] for s in after.get("samples", ())), "Where are you going?")
-    evaluated = record.last("evaluate")
     return ModelCard.from_template(
         _metadata(record, base, adapter, license),
         template_path=str(_TEMPLATE),
@@ -52,11 +53,13 @@ def make_card(record: Record, base: Base, *, adapter: str, license: str | None =
         base_kind=base.kind,
         base_words=_link(base.name, "") if base.kind == "hub" else f"`{base.name}`",
         data_words=_data_words(record),
-        steps=record.last("finished").get("step"),
+        method="DoRA" if record.keys.get("use_dora") else "LoRA",
+        steps=finished.get("step"),
+        kept=kept if (kept := finished.get("kept_step")) != finished.get("step") else None,
         picture=loss_picture(record) is not None,
         samples=samples(record),
         results=results(record),
-        held_out=(started.get("validation_rows") if evaluated else after.get("rows")) or None,
+        held_out=held_out,
         prompt=_python_text(prompt),
         prompt_word=shlex.quote(" ".join(prompt.split())),
         base_word=shlex.quote(base.name),
@@ -96,7 +99,7 @@ def _metadata(record: Record, base: Base, adapter: str, license: str | None) -> 
         base_model_relation="adapter" if base.kind == "hub" else None,
         library_name="peft",
         pipeline_tag="text-generation",
-        tags=["lora", "sft", "mlx", "mlx-yoda"],
+        tags=["dora" if record.keys.get("use_dora") else "lora", "sft", "mlx", "mlx-yoda"],
         datasets=[dataset] if dataset and dataset != "demo" else None,
         license=license or ("apache-2.0" if base.kind == "demo" else None),
         metrics=[result.metric_type for result in measured] or None,
@@ -107,11 +110,10 @@ def _metadata(record: Record, base: Base, adapter: str, license: str | None) -> 
 
 def _eval_results(record: Record) -> list[EvalResult]:
     """What the run measured at its end, as the Hub's model-index has it."""
-    name = _dataset_name(record)
+    name, measured = _dataset_name(record), record.last("generate", when="after") | record.evaluated
     found = []
-    for event, key, metric, words in _METRICS:
-        wanted = {"when": "after"} if event == "generate" else {}
-        value = record.last(event, **wanted).get(key)
+    for key, metric, words in _METRICS:
+        value = measured.get(key)
         if isinstance(value, int | float) and math.isfinite(value):
             found.append(
                 EvalResult(

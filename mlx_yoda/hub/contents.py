@@ -81,8 +81,8 @@ def contents(
         Item(TENSOR_FILE, folder / TENSOR_FILE),
         _adapter_config(folder, "", base, names),
     ]
-    if picture := loss_picture(record):
-        items.append(Item(LOSS_FILE, picture.encode()))
+    picture = loss_picture(record)
+    items.append(Item(LOSS_FILE, picture.encode() if picture else folder / LOSS_FILE))
     items += [_plain(folder / name, name, names) for name in TOKENIZER_FILES]
     if record.config is not None:
         settings = _settings(record, record.config, base)
@@ -97,10 +97,13 @@ def contents(
 
 
 def _card(record: Record, base: Base, adapter: str, license: str | None) -> bytes:
-    """A new card with the repository's name in it, or the user's own words."""
-    own = record.folder / CARD_FILE
-    if not is_ours(own):
-        return own.read_bytes()
+    """A new card with the repository's name in it, or one in the folder that says more.
+
+    That is one in the user's own words, or ours where the run's records were left behind.
+    """
+    there = record.folder / CARD_FILE
+    if not is_ours(there) or (there.is_file() and not record.events):
+        return there.read_bytes()
     return as_text(make_card(record, base, adapter=adapter, license=license)).encode()
 
 
@@ -108,11 +111,10 @@ def _adapter_config(folder: Path, prefix: str, base: Base, names: Mapping[str, s
     """adapter_config.json with the base's public name; as it is where it has that already."""
     path = folder / CONFIG_FILE
     keys = json.loads(path.read_text(encoding="utf-8"))
-    if keys.get("base_model_name_or_path") != base.name:
-        keys["base_model_name_or_path"] = base.name
-        content = json.dumps(keys, indent=2).encode() + b"\n"
-    else:
-        content = path.read_bytes()
+    if keys.get("base_model_name_or_path") == base.name:
+        return _plain(path, prefix + CONFIG_FILE, names)
+    keys |= {"base_model_name_or_path": base.name, "revision": None}
+    content = json.dumps(keys, indent=2).encode() + b"\n"
     return Item(prefix + CONFIG_FILE, _without_paths(content, names))
 
 

@@ -40,6 +40,12 @@ class Record:
         return {}
 
     @property
+    def evaluated(self) -> Values:
+        """The evaluation of the adapter that was written, which need not be the last one."""
+        kept = self.last("finished").get("kept_step")
+        return self.last("evaluate", step=kept) or self.last("evaluate")
+
+    @property
     def base(self) -> str:
         """The base as the adapter names it: a Hub id, or the path of a folder."""
         return str(self.keys.get("base_model_name_or_path") or "")

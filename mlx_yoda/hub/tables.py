@@ -61,7 +61,7 @@ def results(record: Record) -> Cells:
     """What was measured: name, of the base, with the adapter; empty where it was not."""
     before = record.last("generate", when="before")
     after = record.last("generate", when="after")
-    evaluated, finished = record.last("evaluate"), record.last("finished")
+    evaluated, finished = record.evaluated, record.last("finished")
     rows = [
         ("held-out loss", None, evaluated.get("eval_loss"), ".4f"),
         ("held-out perplexity", None, evaluated.get("eval_perplexity"), ".3f"),

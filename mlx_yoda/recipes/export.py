@@ -93,7 +93,13 @@ def _save_peft(destination: Path, adapter: Adapter, source: str) -> None:
             revision=adapter.revision,
             magnitudes=adapter.magnitudes,
         )
-        for name in ("README.md", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        for name in (
+            "README.md",
+            "loss.svg",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ):
             if (file := Path(source) / name).is_file():
                 shutil.copyfile(file, aside / name)
 

@@ -108,7 +108,7 @@ def finetune(
     answers("after", state.step, report)
     save_weights(output.path, adapter, identity)
     copy_tokenizer(base.path, output.path)
-    report(_finished(state, meter, output))
+    report(_finished(state, meter, output, milestones.kept or state.step))
     _describe(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
@@ -164,7 +164,7 @@ def _steps(
     )
 
 
-def _finished(state: State, meter: Meter, output: Output) -> Finished:
+def _finished(state: State, meter: Meter, output: Output, kept: int) -> Finished:
     return Finished(
         step=state.step,
         train_loss=meter.mean_loss(state.step),
@@ -172,6 +172,7 @@ def _finished(state: State, meter: Meter, output: Output) -> Finished:
         input_tokens=meter.input_tokens,
         supervised_tokens=meter.supervised_tokens,
         path=str(output.path),
+        kept_step=kept,
     )
 
 

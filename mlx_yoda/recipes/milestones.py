@@ -23,6 +23,7 @@ class Milestones:
 
     Attributes:
         best: the best evaluation so far, if the configuration asks for it.
+        kept: the step whose adapter `install_final` took, if not the last one's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Milestones:
         self.base, self.layers, self.data = base, layers, data
         self.identity, self.output_dir = identity, output_dir
         self.report, self.best = report, best
+        self.kept: int | None = None
 
     def __call__(self, state: State, meter: Meter) -> bool:
         """Do what is due after this step; says whether to stop there."""
@@ -78,6 +80,7 @@ class Milestones:
             return None
         name = metric_name(self.config)
         self.report(Noted(f"the adapter is that of step {step}, the best saved by {name}"))
+        self.kept = step
         return load_adapter(path).weights()
 
     def _due(self, strategy: str, every: float, step: int) -> bool:

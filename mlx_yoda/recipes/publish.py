@@ -1,5 +1,6 @@
 """From an output folder to a repository on the Hugging Face Hub."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mlx_yoda.hub.base import public_base
@@ -7,6 +8,7 @@ from mlx_yoda.hub.contents import Item, contents
 from mlx_yoda.hub.push import license_of
 from mlx_yoda.hub.record import read_record
 from mlx_yoda.train.checkpoint import checkpoints
+from mlx_yoda.train.integrity import SEAL, resealed
 
 
 def gather(
@@ -35,10 +37,20 @@ def gather(
     base = public_base(record, base_model)
     if license is None and ask_hub:
         license = license_of(base)
-    return contents(
-        record,
-        base,
-        adapter=repo_id,
-        license=license,
-        checkpoints=checkpoints(folder) if include_checkpoints else (),
-    )
+    found = checkpoints(folder) if include_checkpoints else []
+    items = contents(record, base, adapter=repo_id, license=license, checkpoints=found)
+    return [_whole(item, items) for item in items]
+
+
+def _whole(item: Item, items: list[Item]) -> Item:
+    """A checkpoint's seal, made to fit siblings that say other names than on this machine."""
+    folder, _, name = item.path.rpartition("/")
+    if name != SEAL:
+        return item
+    changed = {
+        other.path.removeprefix(f"{folder}/"): other.content
+        for other in items
+        if other.path.startswith(f"{folder}/") and isinstance(other.content, bytes)
+    }
+    seal = item.content if isinstance(item.content, bytes) else item.content.read_bytes()
+    return replace(item, content=resealed(seal, changed)) if changed else item

@@ -151,6 +151,7 @@ class Finished(Event):
     Attributes:
         train_loss: mean step loss of the run.
         train_runtime: seconds spent in steps.
+        kept_step: the step whose adapter was written: the last one, or the best saved.
     """
 
     name = "finished"
@@ -160,6 +161,7 @@ class Finished(Event):
     input_tokens: int
     supervised_tokens: int
     path: str
+    kept_step: int | None = None
 
 
 def both(*reporters: Reporter) -> Reporter:

@@ -27,6 +27,21 @@ def seal(folder: Path, state: Mapping[str, Any]) -> None:
     files.write_json(folder / SEAL, {**content, "sha256": _digest(content)})
 
 
+def resealed(seal: bytes, changed: Mapping[str, bytes]) -> bytes:
+    """The trainer_state.json of a checkpoint some of whose files have other bytes now.
+
+    Args:
+        seal: the file as it was.
+        changed: name → new bytes of its siblings.
+    """
+    content = json.loads(seal)
+    content.pop("sha256", None)
+    for name, data in changed.items():
+        if name in content.get("files", {}):
+            content["files"][name] = {"size": len(data), "sha256": sha256(data).hexdigest()}
+    return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
+
+
 def unseal(folder: Path) -> dict[str, Any]:
     """Read trainer_state.json and hold all that it names against the files that are there.
 

@@ -1,16 +1,17 @@
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.cli.program import program
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.card import MARKER, as_text, make_card, write_card
@@ -69,18 +70,49 @@ def test_no_path_of_this_machine_is_in_it(finished):
     assert str(Path.home()) not in text
 
 
-def test_the_snippets_run_and_agree(finished, monkeypatch, capsys):
-    monkeypatch.chdir(finished.parent)
+def test_the_snippets_run_and_agree(finished, monkeypatch, capsys, tmp_path):
+    (tmp_path / "yoda").symlink_to(finished)  # the card names the folder
+    monkeypatch.chdir(tmp_path)
     card = (finished / "README.md").read_text()
     [python] = blocks(card, "python")
     exec(compile(python, "README.md", "exec"), {})
     from_peft = capsys.readouterr().out.strip()
-    [ours] = [line for block in blocks(card, "bash") for line in block.splitlines()]
-    name, *words = shlex.split(ours)
-    assert name == "mlx-yoda"
-    result = CliRunner().invoke(program, words)
-    assert result.exit_code == 0, result.stderr
-    assert result.stdout.strip() == from_peft != ""
+    ours, mlx_lm = (bash(block) for block in blocks(card, "bash"))
+    assert ours.strip() == from_peft != ""
+    assert f"{'=' * 10}\n{from_peft}\n{'=' * 10}" in mlx_lm
+
+
+def bash(block: str) -> str:
+    """What a block says, its programs being those of this Python."""
+    python = shlex.quote(sys.executable)
+    programs = (
+        f'mlx-yoda() {{ {python} -m mlx_yoda "$@"; }}\n'
+        f'mlx_lm.generate() {{ {python} -m mlx_lm generate "$@"; }}\n'
+        f'python() {{ {python} "$@"; }}\n'
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        ["bash", "-euc", programs + block],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_numbers_are_those_of_the_adapter_that_was_kept(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["eval_loss"] for line in lines if line["event"] == "evaluate"}
+    assert lines[-1]["kept_step"] == 6
+    assert f"{losses[6]:.4f}" in card_of(folder).text
+    lines[-1]["kept_step"] = 3
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    card = card_of(folder)
+    assert "weights of step 3, the best" in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(losses[3], abs=1e-6)
+    assert f"{losses[3]:.4f}" in card.text
+    assert f"{losses[6]:.4f}" not in card.text
 
 
 def test_a_base_on_the_hub_is_linked(folder):

@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from mlx_yoda.config.parse import load_config
+from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.contents import Item
+from mlx_yoda.recipes.export import export
+from mlx_yoda.train.integrity import flaw
 from tests.hub.test_push import bytes_of, items_of
 
 
@@ -76,3 +79,28 @@ def test_a_file_with_a_token_in_it_is_not_published(folder, name):
 def test_a_folder_that_is_no_adapter(tmp_path):
     with pytest.raises(UserError, match=r"no finished run: it has no adapter_config\.json"):
         items_of(tmp_path)
+
+
+def test_published_checkpoints_are_intact(folder, tmp_path):
+    for item in items_of(folder, with_checkpoints=True, base="owner/base"):
+        path = tmp_path / "there" / item.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes_of(item))
+    for name in ("checkpoint-3", "checkpoint-6"):
+        keys = json.loads((tmp_path / "there" / name / "adapter_config.json").read_text())
+        assert keys["base_model_name_or_path"] == "owner/base"
+        assert flaw(tmp_path / "there" / name) is None
+
+
+def test_an_exported_adapter_can_be_published_too(folder, tmp_path):
+    export(str(folder), tmp_path / "peft", "peft", ModelConfig(), base_of_adapter=True)
+    files = by_path(items_of(tmp_path / "peft"))
+    assert files.keys() == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "loss.svg",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert files["README.md"] == (folder / "README.md").read_bytes()
