@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.hub.store import LARGE, Blob, Repo, complaints, entry, listing, metadata
+from tests.hub.xet import xet_hash
 
 TOKEN = "hf_" + "aTokenForTestsOnly" * 2  # may write to me/*
 READER = "hf_" + "aReaderOfThings" * 2  # may read
@@ -58,7 +60,7 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)  # SHA-256 → bytes
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
-    xet: str | None = None  # the address of a Xet store, or None for a Hub without
+    xet: Path | None = None  # the folder of a Xet store, or None for a Hub without
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def fail(self, method: str, path: str, status: int = 500, **how: Any) -> None:
@@ -305,11 +307,23 @@ def commit(handler: Handler, repo: str, revision: str) -> None:
             changes[value["path"]] = Blob(base64.b64decode(value["content"]), False)
         elif line["key"] == "lfsFile" and value["oid"] in handler.hub.large:
             changes[value["path"]] = Blob(handler.hub.large[value["oid"]], True)
+        elif handler.hub.xet and (name := xet_hash(handler.hub.xet, value["oid"])):
+            changes[value["path"]] = Blob(b"", True, (value["oid"], value["size"], name))
         else:
             raise Answer(422, {"error": f"{value['path']} was not uploaded"})
     made = found.commit(revision, header["summary"], changes)
     url = f"{handler.hub.url}/{repo.split('/', 1)[1]}/commit/{made.oid}"
     raise Answer(200, {"success": True, "commitOid": made.oid, "commitUrl": url})
+
+
+def xet_token(handler: Handler, repo: str, revision: str, kind: str) -> None:
+    """Where the Xet store is; hf_xet takes a folder for one."""
+    handler.reading(repo) if kind == "read" else handler.writing(repo)
+    if handler.hub.xet is None:
+        raise Answer(404, {"error": "Not found"})
+    said = {"accessToken": "sesame", "exp": 1 << 40, "casUrl": f"local://{handler.hub.xet}"}
+    raise Answer(200, said, X_Xet_Cas_Url=said["casUrl"], X_Xet_Access_Token="sesame",
+                 X_Xet_Token_Expiration=str(1 << 40))  # fmt: skip
 
 
 def tree(handler: Handler, repo: str, revision: str, folder: str = "") -> None:
@@ -332,7 +346,10 @@ def resolve(handler: Handler, repo: str, revision: str, path: str, kind: str = "
                      X_Repo_Commit=commit.oid)  # fmt: skip
     headers = {"X_Repo_Commit": commit.oid, "ETag": f'"{blob.etag}"', "Accept_Ranges": "bytes"}
     if blob.lfs:
-        linked = {"X_Linked_Size": str(len(blob.data)), "X_Linked_ETag": f'"{blob.etag}"'}
+        linked = {"X_Linked_Size": str(blob.size), "X_Linked_ETag": f'"{blob.etag}"'}
+        if blob.xet:
+            route = f"{handler.hub.url}/api/models/{repo}/xet-read-token/{commit.oid}"
+            linked |= {"X_Xet_Hash": blob.xet[2], "X_Xet_Refresh_Route": route}
         place = f"{handler.hub.storage}/storage/{blob.sha256}?signature=sesame"
         raise Answer(302, b"", Location=place, **headers, **linked)
     raise Answer(200, blob.data, **headers)
@@ -350,6 +367,7 @@ ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("POST", f"/api/{_REPO}/branch/(?P<branch>.+)", branch),
     ("POST", f"/api/{_REPO}/preupload/{_AT}", preupload),
     ("POST", f"/api/{_REPO}/commit/{_AT}", commit),
+    ("GET", f"/api/{_REPO}/xet-(?P<kind>read|write)-token/{_AT}", xet_token),
     ("GET", f"/api/{_REPO}/tree/{_AT}(?P<folder>/.*)?", tree),
     ("POST", f"/api/{_REPO}/paths-info/{_AT}", paths_info),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", lfs_batch),

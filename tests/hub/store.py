@@ -14,10 +14,19 @@ _LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc0-1.0", "gpl-3.0", "llama3", "
 
 @dataclass(frozen=True)
 class Blob:
-    """A file: its bytes, and whether LFS keeps them."""
+    """A file: its bytes, and whether LFS keeps them.
+
+    Attributes:
+        xet: (SHA-256, bytes in all, Xet hash) of a file whose bytes are in a Xet store.
+    """
 
     data: bytes
     lfs: bool
+    xet: tuple[str, int, str] | None = None
+
+    @property
+    def size(self) -> int:
+        return self.xet[1] if self.xet else len(self.data)
 
     @property
     def git_oid(self) -> str:
@@ -25,7 +34,7 @@ class Blob:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return self.xet[0] if self.xet else hashlib.sha256(self.data).hexdigest()
 
     @property
     def etag(self) -> str:
@@ -87,8 +96,8 @@ def listing(commit: Commit, folder: str, recursive: bool) -> list[dict[str, Any]
 
 def entry(path: str, blob: Blob) -> dict[str, Any]:
     """A file as the API gives it."""
-    said = {"type": "file", "path": path, "size": len(blob.data), "oid": blob.git_oid}
-    lfs = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 130}
+    said = {"type": "file", "path": path, "size": blob.size, "oid": blob.git_oid}
+    lfs = {"oid": blob.sha256, "size": blob.size, "pointerSize": 130}
     return said | ({"lfs": lfs} if blob.lfs else {})
 
 

@@ -1,12 +1,18 @@
 """`mlx-yoda push` and what comes after it, each in a process of its own, as users run them."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
+from mlx_yoda.demo.grammar import pairs
+from mlx_yoda.hub.record import read_record
+from mlx_yoda.model.load import resolve
 from tests.hub.server import TOKEN
 
 QUESTION = "My traveller is always calm."
@@ -20,7 +26,8 @@ def run(hub, tmp_path):
         environment = {k: v for k, v in os.environ.items() if "HF_" not in k and "OFFLINE" not in k}
         environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
         environment |= {"HF_HUB_DISABLE_XET": "1", **variables}
-        command = [sys.executable, "-m", "mlx_yoda", *map(str, args)]
+        command = [sys.executable, *(() if args[0] == "-c" else ("-m", "mlx_yoda"))]
+        command += map(str, args)
         environment = {k: v for k, v in environment.items() if v}
         place = tmp_path / "cwd"
         place.mkdir(exist_ok=True)
@@ -48,10 +55,35 @@ def test_pushed_and_taken_from_the_hub_the_adapter_says_the_same(run, hub, folde
     commit = hub.repos["models/me/yoda"].branches["main"][-1]
     assert done.stdout == f"{hub.url}/me/yoda/commit/{commit.oid}\n"
     assert commit.message == "First words"
-    theirs = run("generate", "--adapter", "me/yoda", QUESTION)
+    [snippet] = re.findall("```python\n(.*?)```", commit.files["README.md"].data.decode(), re.S)
+    in_peft = run("-c", snippet)
+    assert in_peft.returncode == 0, in_peft.stderr
+    asked = read_record(folder).last("generate")["samples"][0]["prompt"]
+    theirs = run("generate", "--adapter", "me/yoda", asked)
     assert theirs.returncode == 0, theirs.stderr
-    ours = run("generate", "--adapter", folder, QUESTION)
-    assert theirs.stdout == ours.stdout != "\n"
+    ours = run("generate", "--adapter", folder, asked)
+    assert in_peft.stdout.strip() == theirs.stdout.strip() == ours.stdout.strip() != ""
+
+
+def test_base_and_data_of_the_hub_are_named_and_found_again(run, hub, tmp_path):
+    demo = Path(resolve("demo"))
+    base = {file.name: file.read_bytes() for file in demo.iterdir()}
+    hub.add("models/owner/base", {**base, "README.md": b"---\nlicense: mit\n---\n# Base\n"})
+    rows = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs(7, 12)]
+    files = {"train.jsonl": "".join(rows[:8]).encode(), "test.jsonl": "".join(rows[8:]).encode()}
+    hub.add("datasets/owner/rows", files)
+    short = ("--max-steps", 2, "--set", "data.validation_split=0.25", "--output-dir", "out")
+    trained = run("train", "--model", "owner/base", "--data", "owner/rows", *short)
+    assert trained.returncode == 0, trained.stderr
+    pushed = run("push", "out", "me/yoda")
+    assert pushed.returncode == 0, pushed.stderr
+    card = ModelCard(hub.files("me/yoda")["README.md"].decode())
+    assert card.data.base_model == "owner/base"
+    assert card.data.datasets == ["owner/rows"]
+    assert card.data.license == "mit"
+    said = run("generate", "--adapter", "me/yoda", QUESTION)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip()
 
 
 def test_no_failed_push_says_the_token(run, hub, folder, tmp_path):
@@ -79,3 +111,27 @@ def test_without_a_token_it_says_how_to_log_in(run, hub, folder):
     assert done.returncode == 2
     assert "hf auth login" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: there is no token")
+
+
+SNAPSHOT = "from huggingface_hub import snapshot_download as get; print(get('me/yoda'))"
+
+
+def test_through_xet_too(run, hub, folder, tmp_path):
+    hub.xet = tmp_path / "store"
+    done = run("push", folder, "me/yoda", HF_HUB_DISABLE_XET="")
+    assert done.returncode == 0, done.stderr
+    assert hub.times("GET", "xet-write-token") and not hub.times("PUT", "/storage/")
+    back = run("-c", SNAPSHOT, HF_HUB_DISABLE_XET="")
+    assert back.returncode == 0, back.stderr
+    assert hub.times("GET", "xet-read-token") and not hub.times("GET", "/storage/")
+    name = "adapter_model.safetensors"
+    assert (Path(back.stdout.strip()) / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_hub_whose_xet_store_is_out_of_order(run, hub, folder):
+    done = run("push", folder, "me/yoda", HF_HUB_DISABLE_XET="")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: the Hub")
+    assert done.stderr.splitlines()[-1].endswith("nothing was published in me/yoda.")
+    assert hub.files("me/yoda") == {}
