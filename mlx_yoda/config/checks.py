@@ -8,6 +8,8 @@ from mlx_yoda.config.schema import Config, TrainConfig
 
 Check = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it must be
 
+_LARGEST = 2**31  # of what is counted; NumPy and MLX count in 32 bits here and there
+
 _POSITIVE: Check = (lambda v: v > 0, "above 0")
 _NOT_NEGATIVE: Check = (lambda v: v >= 0, "0 or more")
 _AT_LEAST_1: Check = (lambda v: v >= 1, "1 or more")
@@ -20,7 +22,7 @@ _METRICS = ("loss", "perplexity", "exact_match", "chrf")
 _NOT_EMPTY: Check = (lambda v: len(v) > 0 and all(v), "not empty")
 
 _CHECKS: dict[str, Check] = {
-    "lora.r": _AT_LEAST_1,
+    "lora.r": (lambda v: 1 <= v <= 65536, "from 1 to 65536"),
     "lora.lora_alpha": _POSITIVE,
     "lora.lora_dropout": _SHARE,
     "lora.target_modules": _NOT_EMPTY,
@@ -28,11 +30,14 @@ _CHECKS: dict[str, Check] = {
         lambda v: v == [] or min(v if isinstance(v, list) else [v]) >= 0,
         "0 or more, as layers are counted from 0",
     ),
-    "lora.rank_pattern": (lambda v: all(r >= 1 for r in v.values()), "ranks of 1 or more"),
+    "lora.rank_pattern": (
+        lambda v: all(1 <= r <= 65536 for r in v.values()),
+        "ranks from 1 to 65536",
+    ),
     "lora.alpha_pattern": (lambda v: all(a > 0 for a in v.values()), "values above 0"),
     "data.validation_split": _SHARE,
     "data.max_length": (lambda v: v >= 2, "2 or more"),
-    "train.num_train_epochs": _POSITIVE,
+    "train.num_train_epochs": (lambda v: 0 < v <= 1e6, "above 0 and at most 1000000"),
     "train.max_steps": (lambda v: v == -1 or v >= 1, "1 or more, or -1 to go by epochs"),
     "train.per_device_train_batch_size": _AT_LEAST_1,
     "train.per_device_eval_batch_size": _AT_LEAST_1,
@@ -67,6 +72,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         holds, wanted = _CHECKS.get(path, _NOT_EMPTY if isinstance(value, str) else _ANYTHING)
         if value is not None and not holds(value):
             yield path, wanted
+        elif type(value) is int and value >= _LARGEST and path != "train.seed":
+            yield path, f"below {_LARGEST}"
 
 
 def conflicts(config: Config) -> Iterator[tuple[str, str]]:

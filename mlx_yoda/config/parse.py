@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 from mlx_yoda.config.checks import conflicts, problems
 from mlx_yoda.config.keys import advice, keys, sections
 from mlx_yoda.config.schema import Config
-from mlx_yoda.config.values import Mismatch, convert, expected, shown
+from mlx_yoda.config.values import Mismatch, Plain, convert, expected, shown
 from mlx_yoda.config.yaml_text import read_entries, read_value, to_yaml
 from mlx_yoda.errors import UserError
 
 __all__ = ["load_config", "to_yaml"]
 
+_LARGEST = 256 << 10  # bytes of a file; ours have about a thousand
 # TRL's switch for cut-and-chain packing, as the notebook has it.
 _OLD_PACKING = {"true": "concat", "false": "none"}
 
@@ -65,13 +66,17 @@ def load_config(
 
 def _from_file(file: Path) -> Iterator[tuple[str, Setting]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {file}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text: is it a configuration?") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
+    if len(content) > _LARGEST:
+        raise UserError(f"{file} has more than {_LARGEST:,} bytes: is it a configuration?")
     for section, name, value, line in read_entries(text, str(file)):
         place = f"{file}:{line}"
         yield _known(section, name, place), Setting(value, place)
@@ -99,8 +104,9 @@ def _known(section: str | None, name: str, place: str) -> str:
     if path in keys():
         return path
     if section is not None and section not in sections():
-        raise UserError(f"{place}: there is no section {section}; {advice(None, section)}.")
-    raise UserError(f"{place}: there is no key {path}; {advice(section, name)}.")
+        known = advice(None, section)
+        raise UserError(f"{place}: there is no section {shown(Plain(section))}; {known}.")
+    raise UserError(f"{place}: there is no key {shown(Plain(path))}; {advice(section, name)}.")
 
 
 def _typed(path: str, setting: Setting) -> Any:

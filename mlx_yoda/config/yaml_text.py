@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import yaml
+from yaml.composer import ComposerError
 
 from mlx_yoda.config.keys import advice, sections
 from mlx_yoda.config.schema import Config
-from mlx_yoda.config.values import Plain
+from mlx_yoda.config.values import Plain, shown
 from mlx_yoda.errors import UserError
 
 _DEEPEST = 3  # a list in a mapping in a value; nothing in the schema is that deep
@@ -24,9 +25,20 @@ class Entry(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads every plain scalar as text; the schema says what it means."""
+    """Reads every plain scalar as text; the schema says what it means.
+
+    Aliases are refused: a few lines of them can stand for more values than any memory holds.
+    """
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (PyYAML's way to configure a loader)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose what comes next, unless it repeats something."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"aliases, such as *{event.anchor[:40]}, are not read here"
+            raise ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
 
 
 def read_entries(text: str, file: str) -> list[Entry]:
@@ -46,7 +58,8 @@ def read_entries(text: str, file: str) -> list[Entry]:
     for section, node, line in _pairs(root, file, "the file"):
         if section not in sections():
             raise UserError(
-                f"{file}:{line}: there is no section {section}; {advice(None, section)}."
+                f"{file}:{line}: there is no section {shown(Plain(section))}; "
+                f"{advice(None, section)}."
             )
         if _is_null(node):
             continue
@@ -105,14 +118,15 @@ def _pairs(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, yaml.No
             raise UserError(f"{file}:{line}: a key must be a name.")
         if key.value in seen:
             first = seen[key.value]
-            raise UserError(f"{file}:{line}: {key.value} is there already, on line {first}.")
+            name = shown(Plain(key.value))
+            raise UserError(f"{file}:{line}: {name} is there already, on line {first}.")
         seen[key.value] = line
         yield key.value, value, line
 
 
 def _value(node: yaml.Node, place: str, depth: int = 0) -> Any:
     if node.tag not in _PLAIN_TAGS:
-        raise UserError(f"{place}: YAML's tags, such as {node.tag!r}, are not read here.")
+        raise UserError(f"{place}: YAML's tags, such as {shown(node.tag)}, are not read here.")
     if depth == _DEEPEST:
         raise UserError(f"{place} is nested too deeply.")
     if isinstance(node, yaml.ScalarNode):
@@ -123,7 +137,7 @@ def _value(node: yaml.Node, place: str, depth: int = 0) -> Any:
     for key, value in node.value:
         name = _value(key, place, depth + 1)
         if not isinstance(name, str) or name in values:
-            raise UserError(f"{place}: the name {name} is no text, or is there twice.")
+            raise UserError(f"{place}: the name {shown(name)} is no text, or is there twice.")
         values[str(name)] = _value(value, place, depth + 1)
     return values
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data.rows import Row, kind
+from mlx_yoda.data.rows import Row, kind, shown
 from mlx_yoda.errors import UserError
 
 _PAIRS = (  # recognised where the configuration names no column, best first
@@ -13,6 +13,8 @@ _PAIRS = (  # recognised where the configuration names no column, best first
     ("sentence", "translation_extra"),
     ("sentence", "translation"),
 )
+_LONGEST = 4_000_000  # characters of a row: about a million tokens, which take 3 seconds to find
+_MOST_MESSAGES = 1_000  # finding the assistant's turns takes their number squared
 _ROLES = ("system", "user", "assistant")
 
 
@@ -67,7 +69,19 @@ def conversations(rows: Sequence[Row], config: DataConfig) -> list[Conversation]
             "data.messages_column or data.text_column"
         )
     read, names = reader
-    return [read(row, *names) for row in rows]
+    return [_bounded(read(row, *names)) for row in rows]
+
+
+def _bounded(conversation: Conversation) -> Conversation:
+    """Refuse what no model could read, before hours are spent on finding out."""
+    spoken = (message.content for message in conversation.messages or ())
+    length = len(conversation.text or "") + sum(map(len, spoken))
+    if length > _LONGEST:
+        raise UserError(
+            f"{conversation.place} has {length:,} characters, more than {_LONGEST:,}; split it or "
+            "drop it"
+        )
+    return conversation
 
 
 def _check_names(columns: Sequence[str], config: DataConfig, place: str) -> None:
@@ -128,6 +142,11 @@ def _messages(value: object, where: str) -> tuple[Message, ...]:
         raise UserError(f"{where} must be a list of messages, not {kind(value)}")
     if not value:
         raise UserError(f"{where} is a list without messages")
+    if len(value) > _MOST_MESSAGES:
+        raise UserError(
+            f"{where} has {len(value):,} messages, more than {_MOST_MESSAGES:,}; split the row or "
+            "drop it"
+        )
     return tuple(_message(item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
@@ -138,7 +157,7 @@ def _message(value: object, where: str) -> Message:
         raise UserError(f"{where} has tool_calls, which mlx-yoda does not train on; drop the row")
     role = value["role"]
     if role not in _ROLES:
-        raise UserError(f"{where} has the role {role!r}; the roles are {', '.join(_ROLES)}")
+        raise UserError(f"{where} has the role {shown(role)}; the roles are {', '.join(_ROLES)}")
     return Message(role, _text(value["content"], f"{where}.content"))
 
 
@@ -149,8 +168,11 @@ def _text(value: object, where: str) -> str:
         value.encode()
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
         raise UserError(f"{where} holds half of a surrogate pair, which is no character") from None
+    if "\0" in value:
+        raise UserError(f"{where} holds a NUL character, which no text has; take it out")
     return value
 
 
 def _list(columns: Sequence[str]) -> str:
-    return ", ".join(map(repr, columns)) or "none"
+    more = f" and {len(columns) - 20:,} more" if len(columns) > 20 else ""
+    return ", ".join(map(shown, columns[:20])) + more or "none"

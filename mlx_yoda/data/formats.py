@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlx_yoda.data.rows import Row, kind
+from mlx_yoda.data.rows import Row, kind, shown
 from mlx_yoda.errors import UserError
+
+_BATCH = 256  # rows of a Parquet file that are unpacked at a time
+_ROW_BYTES = 256  # that a row takes in Python, however little is in it
+_LARGEST = 4 << 30  # bytes that a Parquet file may unpack to
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -21,6 +25,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: data files end in {', '.join(READERS)}, not in '{path.suffix}'")
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise UserError(f"{path} is no file; a folder of data has a train file in it")
     try:
         rows = READERS[path.suffix.lower()](path)
     except OSError as error:
@@ -74,7 +80,7 @@ def _read_csv(path: Path) -> list[Row]:
     _, header = next(lines, (1, []))
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
-        raise UserError(f"{path}:1: the column '{doubled[0]}' is there more than once")
+        raise UserError(f"{path}:1: the column {shown(doubled[0])} is there more than once")
     rows = []
     for line, cells in lines:
         if len(cells) != len(header):
@@ -106,24 +112,51 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         # By its handle, so that the file's folders are not read as partitions.
         with path.open("rb") as file:
-            values = pyarrow.parquet.ParquetFile(file).read().to_pylist()
-    except (pyarrow.ArrowException, ValueError) as error:
+            values = _unpacked(pyarrow.parquet.ParquetFile(file), path)
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} is broken Parquet ({first_line(error)})") from None
     return [Row(value, f"{path}, row {i}") for i, value in enumerate(values, start=1)]
 
 
+def _unpacked(table: Any, path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, whose few bytes may stand for more than any memory holds."""
+    values: list[dict[str, Any]] = []
+    size = 0
+    for batch in table.iter_batches(batch_size=_BATCH):
+        size += max(sum(map(_unpacked_bytes, batch.columns)), batch.num_rows * _ROW_BYTES)
+        if size > _LARGEST:
+            raise UserError(f"{path} unpacks to more than {_LARGEST >> 30} GB; split it")
+        values += batch.to_pylist()
+    return values
+
+
+def _unpacked_bytes(column: Any) -> int:
+    import pyarrow.compute
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind) and pyarrow.types.is_string(kind.value_type):
+        lengths = pyarrow.compute.binary_length(column.dictionary)  # each is there many times
+        return pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
+    return int(column.nbytes)
+
+
 def first_line(error: Exception) -> str:
-    """An exception's message, cut to one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """An exception's message, cut to one line of at most 300 characters."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _text(path: Path) -> str:
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line} is not UTF-8; save the file in that encoding") from None
+    if (at := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise UserError(f"{path}:{line} holds a NUL byte, as UTF-16 and no text has; save as UTF-8")
+    return text
 
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {

@@ -36,3 +36,9 @@ def kind(value: object) -> str:
             return "an object"
         case _:
             return type(value).__name__
+
+
+def shown(name: object) -> str:
+    """What somebody else has written, as a message quotes it: on one line and cut short."""
+    text = repr(name) if not isinstance(name, str) else repr(name[:60])
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,5 +1,6 @@
 """Configuration from YAML, --set and options: every field arrives, every mistake is named."""
 
+import time
 from dataclasses import fields, replace
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_any_text_and_number_survive_yaml(tmp_path_factory, text, number, ranks,
         ("lora.r=[1", "must be a whole number, not [1"),
         ("lora.r=true", "must be a whole number, not true"),
         ("lora.r=1.5", "must be a whole number, not 1.5"),
-        ("lora.r=0", "lora.r must be 1 or more, not 0"),
+        ("lora.r=0", "lora.r must be from 1 to 65536, not 0"),
         ("lora.lora_dropout=1", "must be from 0 to below 1"),
         ("lora.bias=all", "must be none"),
         ("lora.rank_pattern={a: b}", "a mapping from names to whole numbers"),
@@ -174,6 +175,12 @@ def test_any_text_and_number_survive_yaml(tmp_path_factory, text, number, ranks,
         ("train.learning_rate=1e999", "must be a finite number"),
         ("train.learning_rate=0", "must be above 0"),
         ("train.seed=-1", "must be from 0 to below 2**64"),
+        ("lora.r=99999999999999999999", "must be from 1 to 65536"),
+        ("train.max_steps=99999999999", "must be below 2147483648"),
+        ("train.num_train_epochs=1e300", "must be above 0 and at most 1000000"),
+        ("train.learning_rate=1e999", "must be a finite number"),
+        ("train.learning_rate=.nan", "must be a finite number"),
+        ("train.learning_rate=-inf", "must be a finite number"),
         ("train.gradient_checkpointing=maybe", "must be true, false or auto"),
         ("data.packing=tight", "none, concat or best_fit"),
         ("train.max_steps=0", "must be 1 or more, or -1"),
@@ -191,7 +198,7 @@ def test_mistakes_are_named(override, said):
     [
         ("lora:\n  r: 8\n  r: 9\n", ":3: r is there already, on line 2"),
         ("lora:\n  r: 8\nlora:\n  r: 9\n", ":3: lora is there already, on line 1"),
-        ("lora: &a {r: 1}\ntrain: *a\n", "there is no key train.r"),
+        ("lora: &a {r: 1}\ntrain: *a\n", "2 is broken YAML: aliases, such as *a, are not read"),
         ("lora: 3\n", ":1: lora must hold keys and values"),
         ("- lora\n", ":1: the file must hold keys and values"),
         ("lora:\n  r: !!python/object:os.system {}\n", ":2: lora.r: YAML's tags"),
@@ -247,3 +254,52 @@ def test_every_type_has_words():
         for field in fields(getattr(config, section.name)):
             assert expected(field.type)
             assert field.metadata["help"].endswith(".")
+
+
+def refused(tmp_path, content):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        load_config(file)
+    assert time.monotonic() - start < 20
+    message = str(error.value)
+    assert message.startswith(f"{file}")
+    assert len(message) < len(str(file)) + 400
+    return message
+
+
+def test_a_bomb_of_aliases_does_not_go_off(tmp_path):
+    bomb = "a: &a [x,x]\n" + "".join(
+        f"b{i}: &b{i} [*{'a' if not i else f'b{i - 1}'}]\n" for i in range(99)
+    )
+    assert ":2 is broken YAML: aliases, such as *a" in refused(tmp_path, bomb.encode())
+    flat = "lora:\n  target_modules: [&a [" + "a," * 20000 + "]," + "*a," * 20000 + "]"
+    assert ":2 is broken YAML: aliases" in refused(tmp_path, flat.encode())
+    assert "aliases" in refused(tmp_path, b"lora: &a [*a]")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"- " * 100_000, "nested too deeply"),
+        (b"lora: " + b"{a: " * 50_000, "nested too deeply"),
+        (b"lora:\n  rank_pattern: {a: {b: {c: {d: 1}}}}", "lora.rank_pattern is nested too deeply"),
+        (b"#" * (300 << 10), "has more than 262,144 bytes: is it a configuration?"),
+        (b"lora:\n  r: !!int 8", ":2: lora.r: YAML's tags"),
+        (b"lora:\n  r: !" + b"x" * 10_000 + b" 8", ":2: lora.r: YAML's tags"),
+        (b"lora:\n  r: " + b"9" * 100_000, "lora.r must be a whole number, not 9999"),
+        (b"lora:\n  lora_alpha: " + b"9" * 100_000, "lora.lora_alpha must be a finite number"),
+        (b"k" * 100_000, ":1: the file must hold keys and values"),
+        (b"? " + b"k" * 100_000 + b"\n: 1", "there is no section kkkk"),
+        (b"lora:\n  ? " + b"k" * 100_000 + b"\n  : 1", "there is no key lora.kkkk"),
+        (b"lora:\n  r: \x00", "broken YAML"),
+        (b"lora: \xff", "is not UTF-8 text"),
+        (b"\xff\xfel\0o\0r\0a\0", "is not UTF-8 text"),
+        (b"lora: {}\n---\nlora: {}", "broken YAML"),
+    ],
+    ids=range(16),
+)  # fmt: skip
+def test_a_hostile_file_is_one_short_sentence(tmp_path, content, said):
+    assert said in refused(tmp_path, content)
