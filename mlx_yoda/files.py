@@ -48,6 +48,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a file, or if that fails leave it as it was; without access tokens."""
+    with path.open("ab", buffering=0) as file:
+        end, content = file.tell(), redact(text).encode()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Give the name of a file to write, which takes the name `path` once it is synced.

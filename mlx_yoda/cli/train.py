@@ -1,10 +1,11 @@
 """`mlx-yoda train`."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from mlx_yoda.cli.command import remark, say
+from mlx_yoda.cli.command import program, remark, say
 from mlx_yoda.cli.settings import (
     Configured,
     all_settings,
@@ -12,6 +13,7 @@ from mlx_yoda.cli.settings import (
     configuration,
     settings_help,
 )
+from mlx_yoda.config.schema import Config
 
 _NEWEST = "newest"
 _EXAMPLES = """\
@@ -59,6 +61,7 @@ def command(
 
     from mlx_yoda.cli.summary import Story, summary
     from mlx_yoda.recipes.finetune import finetune
+    from mlx_yoda.recipes.interruption import Interrupted
     from mlx_yoda.report.console import Console
     from mlx_yoda.report.events import both
 
@@ -73,8 +76,22 @@ def command(
                 overwrite=overwrite,
                 force=force,
             )
+    except Interrupted as interrupted:
+        after = "at once" if interrupted.step is None else f"after step {interrupted.step}"
+        remark(f"Stopped {after}. {_way_on(config)}")
+        raise click.exceptions.Exit(128 + interrupted.signum) from None
     except KeyboardInterrupt:
-        if story.checkpoint:
-            remark(f"Interrupted; the same command with --resume goes on from {story.checkpoint}.")
+        remark(_way_on(config))
         raise
     say(summary(config, story))
+
+
+def _way_on(config: Config) -> str:
+    """How to go on with a run that was stopped."""
+    from mlx_yoda.train.checkpoint import checkpoints
+
+    folder = Path(config.train.output_dir)
+    if not (found := checkpoints(folder)):
+        return "There is no checkpoint to go on from."
+    again = [*program(), "train", "--config", str(folder / "config.yaml"), "--resume"]
+    return f"The newest checkpoint is {found[-1]}; go on from it with:\n  {shlex.join(again)}"

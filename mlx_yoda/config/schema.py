@@ -139,6 +139,9 @@ class TrainConfig:
     save_total_limit: int | None = _field(
         2, "Checkpoints to keep, the newest and the best always among them; null keeps all."
     )
+    stop_on_save_error: bool = _field(
+        False, "End the run when a checkpoint cannot be written; else every step tries again."
+    )
     load_best_model_at_end: bool = _field(
         False, "Write the adapter of the best checkpoint at the end, not the last one."
     )

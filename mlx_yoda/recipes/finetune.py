@@ -20,14 +20,16 @@ from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import Fitting, fit_to_memory, frozen_prefix
 from mlx_yoda.recipes.identity import identify, public_name
+from mlx_yoda.recipes.interruption import stop_on_signal
 from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
+from mlx_yoda.recipes.saving import Saver
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
 from mlx_yoda.train.best import Best
-from mlx_yoda.train.checkpoint import Identity, load_checkpoint, save_weights
+from mlx_yoda.train.checkpoint import Identity, load_checkpoint
 from mlx_yoda.train.compilation import Decision, decide
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.loop import train
@@ -70,8 +72,9 @@ def finetune(
         force: resume although the run differs from the checkpoint's, where the shapes allow it.
 
     Raises:
-        UserError: something in the configuration, the data or the folders is wrong. Nothing has
-            been written then.
+        UserError: configuration, data or folders are wrong and nothing has been written, or
+            training went wrong and the checkpoints stay.
+        Interrupted: Ctrl-C or SIGTERM came while training.
     """
     output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
 
@@ -96,18 +99,17 @@ def finetune(
         report(event)
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
-
     steps = _steps(config, base, layers, plan, fit, compilation)
-    milestones = Milestones(
-        config.train, plan, base, layers, data, identity, output.path, report, best
-    )
-    state = train(state, plan, steps, config.train, meter, report, milestones)
+    with stop_on_signal() as stop:
+        saver = Saver(config, output, identity, report)
+        milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
+        state = train(state, plan, steps, config.train, meter, report, milestones)
 
     # the adapter
     adapter = milestones.install_final(state.adapter)
-    answers("after", state.step, report)
-    save_weights(output.path, adapter, identity)
+    saver.save_final(adapter)
     copy_tokenizer(base.path, output.path)
+    answers("after", state.step, report)
     report(_finished(state, meter, output, milestones.kept or state.step))
     _describe(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)

@@ -1,18 +1,18 @@
 """What happens after a step when it is time: evaluation, checkpoints, stopping early."""
 
-from pathlib import Path
-
 from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.generate import answer
 from mlx_yoda.lora.binding import Adapter, Layers, install
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.recipes.dataset import Dataset
+from mlx_yoda.recipes.interruption import Interrupted, Stop
 from mlx_yoda.recipes.samples import generated
-from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Saved
+from mlx_yoda.recipes.saving import Saver
+from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled
 from mlx_yoda.train.best import Best, metric_name
-from mlx_yoda.train.checkpoint import Identity, rotate, save_checkpoint
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
+from mlx_yoda.train.health import symptoms
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State
@@ -33,19 +33,25 @@ class Milestones:
         base: Loaded,
         layers: Layers,
         data: Dataset,
-        identity: Identity,
-        output_dir: Path,
+        saver: Saver,
         report: Reporter,
         best: Best,
+        stop: Stop,
     ) -> None:
         self.config, self.plan = config, plan
         self.base, self.layers, self.data = base, layers, data
-        self.identity, self.output_dir = identity, output_dir
-        self.report, self.best = report, best
+        self.saver, self.report, self.best, self.stop = saver, report, best, stop
         self.kept: int | None = None
 
     def __call__(self, state: State, meter: Meter) -> bool:
-        """Do what is due after this step; says whether to stop there."""
+        """Do what is due after this step; says whether to stop there.
+
+        Raises:
+            Interrupted: a signal asks to stop, and the step is saved.
+            UserError: there is no point in going on.
+        """
+        for symptom in symptoms(state.step, meter, self.plan):
+            self.report(Noted(symptom))
         config, step, improved, stop = self.config, state.step, False, False
         every = config.logging_steps if config.eval_steps is None else config.eval_steps
         if self.data.validation and self._due(config.eval_strategy, every, step):
@@ -53,16 +59,23 @@ class Milestones:
             self._evaluate(state)
             improved = self.best.step == step != before.step
             stop = self.best.exhausted(config) and step < self.plan.total_steps
-        if self._due(config.save_strategy, config.save_steps, step) or (
-            improved and config.save_strategy == "best"
+        if (
+            self._due(config.save_strategy, config.save_steps, step)
+            or (improved and config.save_strategy == "best")
+            or self.saver.failed
+            or self.stop.signum
         ):
-            self.best = self.best.saving(step)
-            path = save_checkpoint(self.output_dir, state, meter, self.best, self.identity)
-            self.report(Saved(step, str(path)))
-            rotate(self.output_dir, config.save_total_limit, path, self.best)
+            self._save(state, meter)
+        if self.stop.signum:
+            raise Interrupted(self.stop.signum, step)
         if stop:
             self.report(Noted(self._why_stopped(step)))
         return stop
+
+    def _save(self, state: State, meter: Meter) -> None:
+        best = self.best.saving(state.step)
+        if self.saver.save(state, meter, best):
+            self.best = best
 
     def install_final(self, last: Adapter) -> Adapter:
         """Install the adapter to keep: the last, or the best saved if that is asked for."""
@@ -74,7 +87,7 @@ class Milestones:
         step = self.best.saved
         if not self.config.load_best_model_at_end or step is None:
             return None
-        path = self.output_dir / f"checkpoint-{step}"
+        path = self.saver.output.path / f"checkpoint-{step}"
         if not path.is_dir():
             self.report(Noted(f"the best checkpoint {path} is gone: the last step's is kept"))
             return None

@@ -1,5 +1,6 @@
 """The output folder: refused, replaced or resumed, and never half touched."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,17 @@ class Output:
             _clear(self.path)
         else:
             rewind(metrics, step)
-        files.write_text(self.path / "config.yaml", to_yaml(config))
+        self.restore(config, anew=True)
         return JsonLines(metrics)
+
+    def restore(self, config: Config, *, anew: bool = False) -> bool:
+        """Write config.yaml, if `anew` or if it has gone with its folder; says whether it had."""
+        file = self.path / "config.yaml"
+        if file.exists() and not anew:
+            return False
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.write_text(file, to_yaml(config))
+        return True
 
 
 def open_output(path: Path, *, resume: bool | Path, overwrite: bool) -> Output:
@@ -60,6 +70,8 @@ def open_output(path: Path, *, resume: bool | Path, overwrite: bool) -> Output:
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; name another folder with --output-dir.")
+    if not _writable(path):
+        raise UserError(f"{path} may not be written to; name another folder with --output-dir.")
     if resume:
         return _resumed(path, resume if isinstance(resume, Path) else path)
     if not overwrite and path.is_dir() and any(path.iterdir()):
@@ -88,6 +100,12 @@ def _resumed(path: Path, place: Path) -> Output:
     if passed:
         raise UserError(f"there is no intact checkpoint in {place}: {'; '.join(passed)}.")
     raise UserError(f"there is no checkpoint in {place} to resume from; leave --resume out.")
+
+
+def _writable(path: Path) -> bool:
+    """Whether a folder, or the nearest one above it that exists, may be written to."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _clear(path: Path) -> None:

@@ -1,5 +1,6 @@
 """metrics.jsonl: one event a line."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +14,22 @@ class JsonLines:
     """A reporter that appends each event to a file as it comes.
 
     Steps go in every `logging_steps` only. The file is opened for each line, so that it may be
-    moved, and a run that is killed leaves whole lines.
+    moved, and a run that is killed leaves whole lines. What cannot be written, because the disk is
+    full or the folder is gone, is written with the next event for which it can.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[str] = []
 
     def __call__(self, event: Event) -> None:
         """Append one line."""
         if isinstance(event, Stepped) and not event.logged:
             return
-        line = json.dumps(as_dict(event), allow_nan=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self._waiting.append(json.dumps(as_dict(event), allow_nan=True) + "\n")
+        with contextlib.suppress(OSError):
+            files.append_text(self.path, "".join(self._waiting))
+            self._waiting.clear()
 
 
 def as_dict(event: Event) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.report.events import Noted, Reporter, Stepped
-from mlx_yoda.train.meter import Meter
+from mlx_yoda.train.meter import Last, Meter
 from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
 from mlx_yoda.train.step import State, Steps, Sums
@@ -69,14 +69,15 @@ def optimizer_steps(
             input_tokens += batch.input_tokens
 
         adapter, moments, norm = steps.update(
-            sums, state.adapter, state.moments, mx.array(rate), mx.array(step + 1.0)
+            sums, state.adapter, state.moments, mx.array(rate), mx.array(step + 1.0 - meter.skipped)
         )
         mx.eval(adapter, moments, norm)
 
         state = State(step + 1, adapter, moments)
         loss, tokens = _number(sums.loss / sums.tokens), int(_number(sums.tokens))
-        meter.add(loss, input_tokens, tokens, time.perf_counter() - started)
-        yield state, _stepped(state.step, plan, config, meter, rate, _number(norm))
+        seconds = time.perf_counter() - started
+        meter.add(state.step, Last(loss, _number(norm), input_tokens, tokens, seconds))
+        yield state, _stepped(state.step, plan, config, meter, rate)
 
 
 def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception) -> Plan:
@@ -98,9 +99,7 @@ def dropout_key(seed: int, step: int, micro: int) -> mx.array:
     return mx.array(words)
 
 
-def _stepped(
-    step: int, plan: Plan, config: TrainConfig, meter: Meter, rate: float, norm: float
-) -> Stepped:
+def _stepped(step: int, plan: Plan, config: TrainConfig, meter: Meter, rate: float) -> Stepped:
     logged = step % plan.interval(config.logging_steps) == 0 or step == plan.total_steps
     last = meter.last
     return Stepped(
@@ -109,7 +108,7 @@ def _stepped(
         epoch=plan.epoch(step),
         loss=meter.interval_mean() if logged else last.loss,
         learning_rate=rate,
-        grad_norm=norm,
+        grad_norm=last.grad_norm,
         input_tokens=meter.input_tokens,
         supervised_tokens=meter.supervised_tokens,
         input_tokens_per_second=last.input_tokens / last.seconds,

@@ -1,6 +1,7 @@
 """AdamW and gradient clipping as PyTorch computes them, on a tree of float32 weights."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx.utils import tree_map
@@ -31,6 +32,11 @@ def clip(gradients: Adapter, norm: mx.array, max_norm: float) -> Adapter:
     """Scale gradients down to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
     scale = mx.minimum(max_norm / (norm + 1e-6), 1.0)
     return tree_map(lambda g: g * scale, gradients)
+
+
+def if_finite(number: mx.array, new: Any, old: Any) -> Any:
+    """The new tree where a scalar is finite, else the old one: decided on the device."""
+    return tree_map(partial(mx.where, mx.isfinite(number)), new, old)
 
 
 def adamw(

@@ -14,7 +14,7 @@ from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.data.batches import Batch
 from mlx_yoda.lora.binding import Adapter, Layers, dropout_keys, lent
 from mlx_yoda.train.forward import Arrays, Forward
-from mlx_yoda.train.optimizer import Moments, adamw, clip, fresh_moments, global_norm
+from mlx_yoda.train.optimizer import Moments, adamw, clip, fresh_moments, global_norm, if_finite
 
 
 class State(NamedTuple):
@@ -88,7 +88,8 @@ def make_steps(
         norm = global_norm(gradients)
         if config.max_grad_norm > 0:
             gradients = clip(gradients, norm, config.max_grad_norm)
-        return *adamw(config, adapter, moments, gradients, rate, step), norm
+        new = adamw(config, adapter, moments, gradients, rate, step)
+        return *if_finite(sums.loss + norm, new, (adapter, moments)), norm
 
     if compiled:
         return Steps(arrays, mx.compile(accumulate), mx.compile(update))

@@ -59,6 +59,7 @@ OTHER = {
     "train.save_strategy": ("no", "no"),
     "train.save_steps": ("5", 5),
     "train.save_total_limit": ("null", None),
+    "train.stop_on_save_error": (True, True),
     "train.load_best_model_at_end": (True, True),
     "train.metric_for_best_model": ("exact_match", "exact_match"),
     "train.greater_is_better": ("true", True),

@@ -138,7 +138,7 @@ def test_ctrl_c_says_how_to_go_on(invoke, short, monkeypatch):
         result = invoke(*short)
     assert result.exit_code == 130
     assert result.stdout == ""
-    assert f"--resume goes on from {short[6] / 'checkpoint-1'}" in result.stderr
+    assert f"checkpoint is {short[6] / 'checkpoint-1'}; go on from it with:" in result.stderr
     assert invoke(*short, "--resume").exit_code == 0
 
 

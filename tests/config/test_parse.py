@@ -63,6 +63,7 @@ OTHER: dict[str, Any] = {
     "train.save_strategy": "steps",
     "train.save_steps": 22,
     "train.save_total_limit": None,
+    "train.stop_on_save_error": True,
     "train.load_best_model_at_end": True,
     "train.metric_for_best_model": "eval_perplexity",
     "train.greater_is_better": True,

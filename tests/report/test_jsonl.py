@@ -1,8 +1,10 @@
 """metrics.jsonl: what goes in, what survives a crash, what a resumed run takes back."""
 
 import json
+import subprocess
+import sys
 
-from mlx_yoda.report.events import Evaluated, Finished, Generated, Sample, Saved
+from mlx_yoda.report.events import Evaluated, Finished, Generated, Noted, Sample, Saved
 from mlx_yoda.report.jsonl import JsonLines, read, rewind
 
 SAMPLE = Sample("Where are you?", "Where are you, hmm?", "Here, «am» I.✓")
@@ -60,3 +62,33 @@ def test_rewinding_takes_back_what_came_after_the_step_and_the_end(tmp_path, ste
 def test_rewinding_a_file_that_is_not_there_makes_none(tmp_path):
     rewind(tmp_path / "metrics.jsonl", 3)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_written_later(tmp_path):
+    path = tmp_path / "gone" / "metrics.jsonl"
+    lines = JsonLines(path)
+    lines(Noted("one"))
+    lines(Noted("two"))
+    path.parent.mkdir()
+    lines(Noted("three"))
+    lines(Noted("four"))
+    assert [event["message"] for event in read(path)] == ["one", "two", "three", "four"]
+
+
+def test_a_line_that_is_cut_off_by_a_full_disk_is_taken_back(tmp_path):
+    """In a process of its own, whose files may have 100 bytes."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from mlx_yoda.report.events import Noted; from mlx_yoda.report.jsonl import JsonLines\n"
+        "lines = JsonLines(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
+        "lines(Noted('one')); lines(Noted('2' * 90)); print(Path(sys.argv[1]).read_text())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "lines(Noted('three'))\n"
+    )
+    path = tmp_path / "metrics.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == '{"event": "note", "message": "one"}\n\n'
+    assert [event["message"] for event in read(path)] == ["one", "2" * 90, "three"]

@@ -1,0 +1,51 @@
+"""Numbers gone wrong: what is said of a skipped update or a diverging loss, and when it is enough.
+
+The update itself skips a loss or gradient that is not finite (`train.step`); the meter counts it.
+"""
+
+from collections.abc import Iterator
+
+from mlx_yoda.errors import UserError
+from mlx_yoda.train.meter import Meter
+from mlx_yoda.train.plan import Plan
+
+_ENOUGH = 3  # skipped updates in a row
+_SHOWN = 24  # rows of a batch that are named
+
+
+def symptoms(step: int, meter: Meter, plan: Plan) -> Iterator[str]:
+    """What is wrong with the step that was just taken, in words; mostly nothing.
+
+    Raises:
+        UserError: a third update in a row had to be skipped.
+    """
+    if meter.skipped_in_a_row:
+        what = f"{_what(meter)} at step {step}, on the training rows {_rows(step, plan)}"
+        if meter.skipped_in_a_row == _ENOUGH:
+            raise UserError(
+                f"{what}: the third in a row, so the run stops. The weights are those before the "
+                "three, and so are the checkpoints. Likely causes: a learning rate that is too "
+                "high, numbers beyond float16 (model.dtype: bfloat16 or float32), a base whose "
+                "weights are damaged, or those rows."
+            )
+        yield f"{what}: the update was skipped ({meter.skipped} in all)"
+    if meter.diverged_at == step:
+        yield (
+            f"the loss diverges: about {meter.smooth_loss:.3g} at step {step}, and it was down to "
+            f"{meter.lowest_loss:.3g}; a lower learning rate or a warm-up may help"
+        )
+
+
+def _what(meter: Meter) -> str:
+    last = meter.last
+    if last.loss - last.loss != 0:  # neither infinite nor NaN leaves 0
+        return f"the loss is {last.loss}"
+    return f"the norm of the gradient is {last.grad_norm}"
+
+
+def _rows(step: int, plan: Plan) -> str:
+    """The rows of a step that was taken, counted from 1 as the data was read and packed."""
+    _, batches = next(plan.steps(step - 1))
+    rows = sorted(index + 1 for batch in batches for index in batch.indices)
+    shown = ", ".join(map(str, rows[:_SHOWN]))
+    return f"{shown} and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else shown

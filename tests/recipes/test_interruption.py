@@ -1,0 +1,78 @@
+"""Signals while training: the first ends the run after the step, the second at once."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from mlx_yoda.recipes.finetune import finetune
+from mlx_yoda.recipes.interruption import Interrupted, stop_on_signal
+from mlx_yoda.report.events import Saved, Stepped
+from mlx_yoda.train.integrity import flaw
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def handlers():
+    return [signal.getsignal(signum) for signum in SIGNALS]
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_the_first_is_remembered_and_the_second_raised(signum):
+    before = handlers()
+    with pytest.raises(Interrupted) as second, stop_on_signal() as stop:
+        assert stop.signum is None
+        os.kill(os.getpid(), signum)
+        assert stop.signum == signum
+        os.kill(os.getpid(), signum)
+    assert (second.value.signum, second.value.step) == (signum, None)
+    assert handlers() == before
+
+
+def test_what_is_ignored_stays_ignored():
+    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signum is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, own)
+
+
+def test_a_thread_handles_none():
+    before, seen = handlers(), []
+
+    def look():
+        with stop_on_signal() as stop:
+            seen.append((stop.signum, handlers()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_the_step_is_finished_saved_and_gone_on_from(configure, tmp_path, signum):
+    """Also without any checkpoint asked for; evaluated and logged as in a run never stopped."""
+
+    def interrupted(event):
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == 3:
+            os.kill(os.getpid(), signum)
+
+    sparse = ("train.save_strategy='no'", "train.eval_strategy=steps", "train.eval_steps=1")
+    finetune(configure(tmp_path / "whole", *sparse), reporter=lambda event: None)
+    config, events, before = configure(tmp_path / "run", *sparse), [], handlers()
+    with pytest.raises(Interrupted) as error:
+        finetune(config, reporter=interrupted)
+    assert (error.value.signum, error.value.step) == (signum, 3)
+    assert handlers() == before
+    assert events[-1] == Saved(3, str(tmp_path / "run" / "checkpoint-3"))
+    assert flaw(tmp_path / "run" / "checkpoint-3") is None
+    finetune(config, reporter=events.append, resume=True)
+    weights = [tmp_path / name / "adapter_model.safetensors" for name in ("whole", "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert [e.step for e in events if e.name == "evaluate"] == [1, 2, 3, 4, 5, 6]
