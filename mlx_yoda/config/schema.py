@@ -28,6 +28,9 @@ class ModelConfig:
     dtype: Literal["float32", "float16", "bfloat16"] | None = _field(
         None, "Cast the base's floating-point weights on load; null keeps them as stored."
     )
+    init_adapter: str | None = _field(
+        None, "PEFT or mlx-lm adapter to go on from, a folder or Hub id; its LoRA settings hold."
+    )
     trust_remote_code: bool = _field(False, "Allow code that ships with the model to run.")
 
 
@@ -52,6 +55,11 @@ class LoraConfig:
     )
     use_rslora: bool = _field(False, "Scale by lora_alpha / sqrt(r) instead (arXiv 2312.03732).")
     use_dora: bool = _field(False, "DoRA: train the length of each row too (arXiv 2402.09353).")
+    init_lora_weights: bool | Literal["pissa", "pissa_niter_4", "pissa_niter_16"] = _field(
+        True,
+        "true: A at random, B zero; pissa: the base's principal directions (arXiv 2404.02948), "
+        "pissa_niter_N: the same by N quick steps. Saved as LoRA of twice the rank.",
+    )
     rank_pattern: dict[str, int] = _field({}, "Ranks of their own for matching module names.")
     alpha_pattern: dict[str, float] = _field({}, "lora_alpha of their own for matching modules.")
 
@@ -114,6 +122,9 @@ class TrainConfig:
     )
     warmup_steps: int = _field(0, "Steps of linear warm-up.")
     warmup_ratio: float = _field(0.0, "Warm-up as a share of all steps, if warmup_steps is 0.")
+    loraplus_lr_ratio: float = _field(
+        1.0, "LoRA+ (arXiv 2402.12354): B learns at so many times A's rate; 1 is plain LoRA."
+    )
     weight_decay: float = _field(0.0, "Decoupled weight decay on A and B.")
     adam_beta1: float = _field(0.9, "Decay of the first moment.")
     adam_beta2: float = _field(0.999, "Decay of the second moment.")

@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_yoda.lora.layer import LoRALinear
+from mlx_yoda.lora.layer import LoRALinear, plain_weight
 from mlx_yoda.lora.product import Pre, lora_product
 
 
@@ -28,7 +28,7 @@ class DoRALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, **options: Any) -> None:
         super().__init__(base, **options)
-        self._squares = _squared_rows(base)  # (out,) float32, constant; no parameter
+        self._squares = mx.square(plain_weight(base)).sum(axis=1)  # (out,), no parameter
         self.lora_magnitude_vector = mx.sqrt(self._squares)
         mx.eval(self._squares)  # one layer's unpacked weight at a time
 
@@ -51,21 +51,6 @@ class DoRALinear(LoRALinear):
         crossed = (b * through).sum(axis=1)
         update = ((b @ (a @ a.T)) * b).sum(axis=1)
         return mx.sqrt(mx.maximum(self._squares + 2 * s * crossed + s * s * update, 0))
-
-
-def _squared_rows(base: nn.Module) -> mx.array:
-    """The squared length of each row of the base's weight, `(out,)` float32."""
-    weight = base.weight
-    if isinstance(base, nn.QuantizedLinear):
-        weight = mx.dequantize(
-            weight,
-            base.scales,
-            base.get("biases"),
-            group_size=base.group_size,
-            bits=base.bits,
-            mode=base.mode,
-        )
-    return mx.square(weight.astype(mx.float32)).sum(axis=1)
 
 
 def _without_bias(base: nn.Module, x: mx.array) -> mx.array:

@@ -1,7 +1,8 @@
 """Choosing the target modules of a model and putting LoRA layers in their place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,6 +12,7 @@ from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.dora import DoRALinear
 from mlx_yoda.lora.layer import LoRALinear
+from mlx_yoda.lora.pissa import PissaLinear
 
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}
 _FUSED |= {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}
@@ -33,9 +35,9 @@ def inject(model: nn.Module, config: LoraConfig, key: mx.array) -> dict[str, LoR
     paths = target_paths(model, config)
     modules = dict(model.named_modules())
     layers: dict[str, LoRALinear] = {}
-    kind = DoRALinear if config.use_dora else LoRALinear
+    make = _kind(config)
     for path, layer_key in zip(paths, mx.random.split(key, len(paths)), strict=True):
-        layers[path] = kind(
+        layers[path] = make(
             modules[path],
             r=pattern_value(path, config.rank_pattern, config.r),
             lora_alpha=pattern_value(path, config.alpha_pattern, config.lora_alpha),
@@ -45,6 +47,19 @@ def inject(model: nn.Module, config: LoraConfig, key: mx.array) -> dict[str, LoR
         )
     _replace(model, dict(layers))
     return layers
+
+
+def _kind(config: LoraConfig) -> Callable[..., LoRALinear]:
+    """What makes a layer of the configured sort."""
+    method = config.init_lora_weights
+    if isinstance(method, bool):
+        return DoRALinear if config.use_dora else LoRALinear
+    if config.use_dora:
+        raise UserError(
+            "lora.use_dora and PiSSA (lora.init_lora_weights) cannot be combined here: PiSSA's "
+            "difference to the base is no DoRA adapter; leave one of them out."
+        )
+    return partial(PissaLinear, method=method)
 
 
 def target_paths(model: nn.Module, config: LoraConfig) -> list[str]:

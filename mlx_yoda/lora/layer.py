@@ -58,6 +58,21 @@ class LoRALinear(nn.Module):
         return lora_product(self, source, pre)
 
 
+def plain_weight(linear: nn.Module) -> mx.array:
+    """The weight `(out, in)` of a linear layer in float32, unpacked if it is quantised."""
+    if not isinstance(linear, nn.QuantizedLinear):
+        return linear.weight.astype(mx.float32)
+    weight = mx.dequantize(
+        linear.weight,
+        linear.scales,
+        linear.get("biases"),
+        group_size=linear.group_size,
+        bits=linear.bits,
+        mode=linear.mode,
+    )
+    return weight.astype(mx.float32)
+
+
 def linear_shape(linear: nn.Module) -> tuple[int, int]:
     """The `(out, in)` of a linear layer, unpacked if it is quantised."""
     n_out, n_in = linear.weight.shape

@@ -5,17 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import mlx.core as mx
-
-from mlx_yoda.config.schema import Config, ModelConfig
+from mlx_yoda.config.schema import Config
 from mlx_yoda.data.sources import public_dataset
 from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
-from mlx_yoda.lora.inject import inject
 from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.inventory import count_parameters
-from mlx_yoda.model.load import Loaded, load
+from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import Fitting, fit_to_memory, frozen_prefix
@@ -25,6 +22,7 @@ from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
+from mlx_yoda.recipes.start import model_to_train
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
@@ -79,8 +77,7 @@ def finetune(
     output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
 
     # model and lora
-    base = _base(config.model)
-    layers = inject(base.model, config.lora, mx.random.key(config.train.seed))
+    config, base, layers = model_to_train(config)
 
     # data
     data = prepare(config, base.tokenizer, longest_row(base.model))
@@ -113,15 +110,6 @@ def finetune(
     report(_finished(state, meter, output, milestones.kept or state.step))
     _describe(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
-
-
-def _base(model: ModelConfig) -> Loaded:
-    return load(
-        model.model_name_or_path,
-        revision=model.model_revision,
-        dtype=model.dtype,
-        trust_remote_code=model.trust_remote_code,
-    )
 
 
 def _start(

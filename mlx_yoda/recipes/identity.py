@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.packing import Packed
+from mlx_yoda.lora.pissa import as_saved
 from mlx_yoda.model.load import DEMO, Loaded
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
@@ -20,6 +21,7 @@ _TRAIN_KEYS = (
     "lr_scheduler_type",
     "warmup_steps",
     "warmup_ratio",
+    "loraplus_lr_ratio",
     "weight_decay",
     "adam_beta1",
     "adam_beta2",
@@ -51,7 +53,7 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
         "total steps": plan.total_steps,
     }
     return Identity(
-        lora=config.lora,
+        lora=as_saved(config.lora),
         base=base_name(base),
         revision=config.model.model_revision,
         fingerprints=fingerprints,

@@ -68,8 +68,16 @@ def adamw(
     correction1 = 1 - mx.power(beta1, step)
     correction2 = mx.sqrt(1 - mx.power(beta2, step))
 
-    def moved(w: mx.array, m: mx.array, v: mx.array) -> mx.array:
-        decayed = w * (1 - rate * config.weight_decay)
-        return decayed - rate / correction1 * m / (mx.sqrt(v) / correction2 + config.adam_epsilon)
+    def moved(name: str, w: mx.array, m: mx.array, v: mx.array) -> mx.array:
+        # LoRA+ (arXiv 2402.12354); as in PEFT, DoRA's magnitude goes with B.
+        own = rate if name == "lora_A" else rate * config.loraplus_lr_ratio
+        decayed = w * (1 - own * config.weight_decay)
+        return decayed - own / correction1 * m / (mx.sqrt(v) / correction2 + config.adam_epsilon)
 
-    return tree_map(moved, weights, first, second), Moments(first, second)
+    updated = {
+        path: {
+            name: moved(name, w, first[path][name], second[path][name]) for name, w in own.items()
+        }
+        for path, own in weights.items()
+    }
+    return updated, Moments(first, second)

@@ -1,0 +1,75 @@
+"""The model to train: the base with LoRA layers in it, new ones or those of an adapter."""
+
+from dataclasses import asdict, replace
+
+import mlx.core as mx
+
+from mlx_yoda.config.schema import Config, LoraConfig, ModelConfig
+from mlx_yoda.errors import UserError
+from mlx_yoda.generate import attach
+from mlx_yoda.lora.binding import Layers
+from mlx_yoda.lora.inject import inject
+from mlx_yoda.model.load import Loaded, load
+from mlx_yoda.recipes.respond import read_adapter
+
+
+def model_to_train(config: Config) -> tuple[Config, Loaded, Layers]:
+    """Load the base and put the layers in it that will train.
+
+    Returns:
+        The configuration, with the LoRA settings of `model.init_adapter` if there is one, the
+        base, and path → layer.
+
+    Raises:
+        UserError: one of them cannot be loaded, or they do not fit together.
+    """
+    if config.lora.init_lora_weights is not True and config.train.weight_decay:
+        raise UserError(
+            "train.weight_decay pulls A and B to zero, and with PiSSA (lora.init_lora_weights) "
+            "that is away from the base: set it to 0."
+        )
+    source = config.model.init_adapter
+    if source is None:
+        base = load_base(config.model)
+        return config, base, inject(base.model, config.lora, mx.random.key(config.train.seed))
+    adapter = read_adapter(source)
+    config = replace(config, lora=_continued(config.lora, adapter.lora))
+    base = load_base(config.model)
+    return config, base, attach(base.model, replace(adapter, lora=config.lora))
+
+
+def load_base(model: ModelConfig) -> Loaded:
+    """Load the base as it is configured.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return load(
+        model.model_name_or_path,
+        revision=model.model_revision,
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _continued(wanted: LoraConfig, theirs: LoraConfig) -> LoraConfig:
+    """The adapter's settings; dropout, which is the run's alone, may be set anew.
+
+    Raises:
+        UserError: a setting is given that is not the adapter's.
+    """
+    defaults, found = asdict(LoraConfig()), asdict(theirs)
+    for name, value in asdict(wanted).items():
+        given = value != defaults[name] and _sorted(value) != _sorted(found[name])
+        if given and name != "lora_dropout":
+            raise UserError(
+                f"lora.{name} is {value!r}, but the adapter that model.init_adapter names has "
+                f"{found[name]!r}, which cannot change: leave lora.{name} out."
+            )
+    if wanted.lora_dropout != defaults["lora_dropout"]:
+        return replace(theirs, lora_dropout=wanted.lora_dropout)
+    return theirs
+
+
+def _sorted(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
