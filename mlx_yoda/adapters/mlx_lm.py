@@ -6,7 +6,6 @@ smaller rank is filled up with zeros, another scale goes into B. Our own configu
 beside mlx-lm's, which does not look at it, so that an adapter finds its ranks again.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +14,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
 from mlx_yoda import files
+from mlx_yoda.adapters.json_object import read_object
 from mlx_yoda.adapters.peft import CONFIG_FILE, Adapter
 from mlx_yoda.adapters.peft_config import from_peft, to_peft
+from mlx_yoda.adapters.safetensors_header import Entry, read_header, shown
+from mlx_yoda.adapters.tensor_data import FLOATS, read_floats
 from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value, scale_of
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 
 WEIGHTS_FILE = "adapters.safetensors"
 _OURS = "peft_config"
-_TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
+_TENSOR = re.compile(r"([\w-]{1,99}(?:\.[\w-]{1,99}){0,30})\.(lora_a|lora_b|m)", re.ASCII)
 _LAYER = re.compile(r".*?\.(\d+)\.(.+)")
 
 
@@ -74,28 +75,31 @@ def load_mlx_lm(directory: Path) -> Adapter:
             linear layers.
     """
     place = directory / CONFIG_FILE
-    config = _read_config(place)
+    config = read_object(place)
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora"):
-        raise UserError(f"{place}: fine_tune_type is {kind!r}, but only LoRA and DoRA can be used.")
+        raise UserError(
+            f"{place}: fine_tune_type is {shown(str(kind))}, but only LoRA and DoRA can be used."
+        )
     keys = config.get("lora_parameters")
     if not isinstance(keys, dict) or not _is_rank(keys.get("rank")) or not _is_scale(keys):
         raise UserError(f"{place}: lora_parameters must hold a rank, a scale and a dropout.")
-    pairs, magnitudes = _read_weights(directory / WEIGHTS_FILE, kind)
-    for path, (a, b) in pairs.items():
-        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == keys["rank"]:
-            raise UserError(
-                f"{directory / WEIGHTS_FILE}: lora_a and lora_b of {path} are no pair of rank "
-                f"{keys['rank']} on a linear layer."
-            )
+    pairs, magnitudes = _read_weights(directory / WEIGHTS_FILE, kind, keys["rank"])
+    ours = config.get(_OURS, {})
+    if not isinstance(ours, dict):
+        raise UserError(f"{place}: {_OURS} must hold an object.")
     if _OURS in config:
-        lora = from_peft(config[_OURS], f"{place}, {_OURS}")
+        lora = from_peft(ours, f"{place}, {_OURS}")
+        if lora.use_dora != (kind == "dora"):
+            raise UserError(
+                f"{place}: fine_tune_type and use_dora in {_OURS} contradict each other."
+            )
         pairs = _own_ranks(pairs, lora, keys, directory / WEIGHTS_FILE)
     else:
         lora = _lora_config(list(pairs), keys, use_dora=kind == "dora")
     base = config.get("model")
-    revision = config.get(_OURS, {}).get("revision")
-    return Adapter(lora, pairs, base if isinstance(base, str) else None, revision, magnitudes)
+    base = base if isinstance(base, str) else None
+    return Adapter(lora, pairs, base, ours.get("revision"), magnitudes)
 
 
 def _own_ranks(
@@ -108,7 +112,7 @@ def _own_ranks(
     found = {}
     for path, (a, b) in pairs.items():
         r, own = pattern_value(path, lora.rank_pattern, lora.r), scale_of(path, lora)
-        if not matches_target(path, lora) or r > a.shape[0]:
+        if not matches_target(path, lora) or r > a.shape[0] or own == 0:
             raise UserError(f"{file}: {path} is not what {CONFIG_FILE} says in {_OURS}.")
         b = b[:, :r]
         found[path] = a[:r], b if own == keys["scale"] else b * (keys["scale"] / own)
@@ -136,45 +140,52 @@ def _lora_config(paths: list[str], keys: Mapping[str, Any], *, use_dora: bool) -
 
 
 def _read_weights(
-    file: Path, kind: str
+    file: Path, kind: str, rank: int
 ) -> tuple[dict[str, tuple[mx.array, mx.array]], dict[str, mx.array]]:
     """The pairs in PEFT's orientation, in the order of the layers, and the magnitudes."""
+    if not file.is_file():
+        raise UserError(f"{file.parent} has no {file.name}.")
     try:
-        # safetensors checks the header, which MLX trusts; MLX reads bfloat16, which NumPy cannot.
-        with safe_open(file, framework="numpy") as opened:
-            names = list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is no intact safetensors file: {error}.") from None
+        with file.open("rb") as opened:
+            entries = read_header(opened, str(file))
+            paths = _modules(entries, kind, rank, file)
+
+            def read(name: str) -> mx.array:
+                return mx.array(read_floats(opened, name, entries[name], str(file)))
+
+            pairs = {p: (read(f"{p}.lora_a").T, read(f"{p}.lora_b").T) for p in paths}
+            return pairs, {p: read(f"{p}.m") for p in paths if kind == "dora"}
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
+
+
+def _modules(entries: Mapping[str, Entry], kind: str, rank: int, file: Path) -> list[str]:
+    """The modules with LoRA, in the order of the layers, after checking all names and shapes."""
     modules: dict[str, set[str]] = {}
-    for name in names:
+    for name, entry in entries.items():
         known = _TENSOR.fullmatch(name)
         if not known:
-            raise UserError(f"{file}: the tensor {name} is no LoRA of a linear layer.")
+            raise UserError(f"{file}: the tensor {shown(name)} is no LoRA of a linear layer.")
+        if entry.dtype not in FLOATS:
+            raise UserError(
+                f"{file}: the tensor {shown(name)} is {entry.dtype}, not float32, float16 or bf16."
+            )
         modules.setdefault(known[1], set()).add(known[2])
+    if not modules:
+        raise UserError(f"{file} holds no tensors.")
     wanted = {"lora_a", "lora_b", *(["m"] if kind == "dora" else [])}
     for path, parts in modules.items():
         if parts != wanted:
-            raise UserError(f"{file}: {path} has {sorted(parts)} and needs {sorted(wanted)}.")
-    if not modules:
-        raise UserError(f"{file} holds no tensors.")
-    arrays = mx.load(str(file))
-    assert isinstance(arrays, dict)
-    full = {name: array.astype(mx.float32) for name, array in arrays.items()}
-    paths = sorted(modules, key=layer_order)
-    pairs = {path: (full[f"{path}.lora_a"].T, full[f"{path}.lora_b"].T) for path in paths}
-    magnitudes = {path: full[f"{path}.m"] for path in paths if kind == "dora"}
-    mx.eval(pairs, magnitudes)
-    return pairs, magnitudes
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold a JSON object.")
-    return config
+            raise UserError(f"{file}: {shown(path)} has {sorted(parts)}, not {sorted(wanted)}.")
+        a, b = entries[f"{path}.lora_a"].shape, entries[f"{path}.lora_b"].shape
+        if len(a) != 2 or len(b) != 2 or 0 in (*a, *b) or not a[1] == b[0] == rank:
+            raise UserError(
+                f"{file}: lora_a and lora_b of {shown(path)} are no pair of rank {rank} on a "
+                "linear layer."
+            )
+        if kind == "dora" and entries[f"{path}.m"].shape != b[1:]:
+            raise UserError(f"{file}: the tensor {shown(f'{path}.m')} does not fit its lora_b.")
+    return sorted(modules, key=layer_order)
 
 
 def _is_rank(value: Any) -> bool:
@@ -182,8 +193,10 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_scale(keys: Mapping[str, Any]) -> bool:
-    numbers = (keys.get("scale"), keys.get("dropout", 0.0))
-    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    scale, dropout = keys.get("scale"), keys.get("dropout", 0.0)
+    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in (scale, dropout)):
+        return False
+    return 0 <= dropout < 1 and -1e30 < keys["scale"] < 1e30  # which NaN is not
 
 
 def _rows(array: mx.array) -> np.ndarray:

@@ -5,25 +5,22 @@ In PEFT's file the module at `<path>` has the tensors `base_model.model.<path>.l
 orientation, so both directions only rename (peft/utils/save_and_load.py).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import safetensors.numpy
 
 from mlx_yoda import files
+from mlx_yoda.adapters.json_object import read_object
 from mlx_yoda.adapters.peft_config import from_peft, to_peft
 from mlx_yoda.adapters.peft_tensors import MAGNITUDE, Tensors, read_tensors
 from mlx_yoda.config.schema import LoraConfig
-from mlx_yoda.errors import UserError
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
-_LONGEST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def load_adapter(directory: Path) -> Adapter:
             tensors do not fit its configuration, or a number in them is NaN or infinite.
     """
     config_file = directory / CONFIG_FILE
-    keys = _read_config(config_file)
+    keys = read_object(config_file)
     lora = from_peft(keys, str(config_file))
     tensors, magnitudes = read_tensors(directory / TENSOR_FILE, lora)
     base, revision = keys.get("base_model_name_or_path"), keys.get("revision")
@@ -109,19 +106,3 @@ def load_adapter(directory: Path) -> Adapter:
 def _row_major(array: mx.array) -> np.ndarray:
     """Copy to NumPy; safetensors would write a transposed view's memory as it lies."""
     return np.array(array.astype(mx.float32), order="C")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():  # nor a pipe, which would never end
-        raise UserError(f"{path.parent} is no adapter: it has no {CONFIG_FILE}.")
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_CONFIG + 1)
-        if len(content) > _LONGEST_CONFIG:
-            raise UserError(f"{path} has more than {_LONGEST_CONFIG:,} bytes: it is no adapter's.")
-        keys = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(keys, dict):
-        raise UserError(f"{path} must hold a JSON object.")
-    return keys

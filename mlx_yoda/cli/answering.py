@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_yoda.cli.command import remark
 from mlx_yoda.cli.settings import configuration, is_chosen, settings
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ def open_chosen(adapter: str | None) -> "Responder":
         raise click.UsageError("Name a model with --model, an adapter with --adapter, or both.")
     config = configuration()
 
-    from mlx_yoda.recipes.respond import open_responder
+    from mlx_yoda.recipes.respond import another_base, open_responder
 
-    return open_responder(config.model, adapter, base_of_adapter=not is_chosen(MODEL))
+    responder = open_responder(config.model, adapter, base_of_adapter=not is_chosen(MODEL))
+    if note := another_base(responder):
+        remark(note)
+    return responder
 
 
 def opening(system: str | None) -> list[dict[str, str]]:

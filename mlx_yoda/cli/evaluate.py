@@ -68,10 +68,12 @@ def command(
         adapter = _trained(Path(config.train.output_dir))
 
     from mlx_yoda.recipes.compare import compare, read_split
-    from mlx_yoda.recipes.respond import open_responder
+    from mlx_yoda.recipes.respond import another_base, open_responder
 
     rows = read_split(config, split, limit)
     responder = open_responder(config.model, adapter, base_of_adapter=not named)
+    if note := another_base(responder):
+        remark(note)
     remark(f"Measuring {len(rows)} rows of {config.data.dataset_name} ({split}) …")
     comparison = compare(responder, rows, config)
     if as_json:

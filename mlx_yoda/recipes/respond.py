@@ -1,5 +1,6 @@
 """A model with or without an adapter, ready to answer."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +8,14 @@ from typing import Any
 
 from mlx_yoda.adapters.mlx_lm import WEIGHTS_FILE, load_mlx_lm
 from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE, Adapter, load_adapter
+from mlx_yoda.adapters.safetensors_header import shown
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generate import Messages, attach, stream
 from mlx_yoda.model.load import Loaded, fetch, load
+
+# Up out of a folder, somebody's home, another machine.
+_TRICK = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^~|://|\\|^.{513}")
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,12 @@ class Responder:
     Attributes:
         base: the model; the adapter is in its module tree.
         adapter: where the adapter came from, or None for the base alone.
+        trained_on: the base that the adapter names.
     """
 
     base: Loaded
     adapter: str | None
+    trained_on: str | None = None
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
         """Yield the answer to a conversation piece by piece; options as `generate.stream`."""
@@ -54,7 +61,7 @@ def open_responder(
     )
     if loaded:
         attach(base.model, loaded)
-    return Responder(base, adapter)
+    return Responder(base, adapter, loaded.base_model_name_or_path if loaded else None)
 
 
 def read_adapter(name: str) -> Adapter:
@@ -72,14 +79,34 @@ def on_named_base(model: ModelConfig, adapter: Adapter, name: str) -> ModelConfi
     """The base that the adapter called `name` names, loaded as `model` says.
 
     Raises:
-        UserError: it names none, or a folder that is not here.
+        UserError: it names none, a folder that is not here, or something that only looks like
+            a name; or the user trusts a model's own code without having named the model.
     """
     base = adapter.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter {name} does not say which model is its base: give --model.")
+    named = f"the adapter {name} names {shown(base)} as its base"
+    if not base.isprintable() or _TRICK.search(base):
+        raise UserError(f"{named}, which is no Hub id and no plain folder: give --model.")
     if Path(base).is_absolute() and not Path(base).is_dir():
+        raise UserError(f"{named}, which is not here: give --model.")
+    if model.trust_remote_code:
         raise UserError(
-            f"the adapter {name} names {base} as its base, which is not here: give --model."
+            f"{named}, but an adapter's word is not enough to run that model's own code: give "
+            "--model too, if you trust it."
         )
     revision = model.model_revision or adapter.revision
     return replace(model, model_name_or_path=base, model_revision=revision)
+
+
+def another_base(responder: Responder) -> str | None:
+    """A remark if the adapter was trained on a model of another name than the one that answers.
+
+    PEFT says nothing then; a quantised or converted copy is as good as the model it came from.
+    """
+    if responder.trained_on in (None, "", responder.base.name):
+        return None
+    return (
+        f"The adapter {responder.adapter} names {shown(str(responder.trained_on))} as its base; "
+        f"it answers on {responder.base.name}."
+    )

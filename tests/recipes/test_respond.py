@@ -13,7 +13,7 @@ from mlx_yoda.generate import answer
 from mlx_yoda.lora.inject import disabled, inject, lora_layers
 from mlx_yoda.model.load import load
 from mlx_yoda.recipes import respond
-from mlx_yoda.recipes.respond import open_responder, read_adapter
+from mlx_yoda.recipes.respond import another_base, open_responder, read_adapter
 
 HELLO = [{"role": "user", "content": "You must find the old map."}]
 
@@ -114,3 +114,38 @@ def test_an_adapter_on_the_hub_is_fetched_without_the_rest(write_adapter, monkey
             ["adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"],
         )
     ]
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "../../secret", "models/../../x", "..", "~root/x", "https://example.com/x", "file:///etc",
+        "a\\b", "a\0b", "a\nb", "\x1b[2J", "x" * 600,
+    ],
+)  # fmt: skip
+def test_a_base_that_only_looks_like_a_name_is_neither_opened_nor_fetched(
+    write_adapter, monkeypatch, base
+):
+    adapter = str(write_adapter(base=base))
+    monkeypatch.setattr(respond, "load", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(
+        UserError, match="which is no Hub id and no plain folder: give --model"
+    ) as e:
+        open_responder(ModelConfig(), adapter, base_of_adapter=True)
+    assert str(e.value).isprintable()
+    assert len(str(e.value)) < len(adapter) + 250
+
+
+def test_an_adapter_cannot_choose_whose_code_is_trusted(write_adapter, monkeypatch):
+    adapter = str(write_adapter())
+    monkeypatch.setattr(respond, "load", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(UserError, match="is not enough to run that model's own code: give --model"):
+        open_responder(ModelConfig(trust_remote_code=True), adapter, base_of_adapter=True)
+
+
+def test_another_base_than_the_one_named_is_remarked_upon(base_folder, write_adapter):
+    model = ModelConfig(model_name_or_path=str(base_folder))
+    assert another_base(open_responder(model)) is None
+    assert another_base(open_responder(model, str(write_adapter()))) is None
+    note = another_base(open_responder(model, str(write_adapter(base="owner/other"))))
+    assert "names owner/other as its base; it answers on " in note

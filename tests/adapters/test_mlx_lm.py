@@ -1,0 +1,82 @@
+"""mlx-lm's adapters from strangers: refused as PEFT's are, by the tensor or the key."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mlx_yoda.adapters.mlx_lm import load_mlx_lm, save_mlx_lm
+from mlx_yoda.adapters.peft import Adapter
+from mlx_yoda.config.schema import LoraConfig
+from mlx_yoda.errors import UserError
+
+PATH = "model.layers.0.mlp.down_proj"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lora = LoraConfig(r=2, target_modules=["down_proj"])
+    tensors = {PATH: (mx.ones((2, 6)), mx.ones((4, 2)))}
+    save_mlx_lm(tmp_path, Adapter(lora, tensors, "a/base"))
+    assert load_mlx_lm(tmp_path).lora == lora
+    return tmp_path
+
+
+def change(folder, **tensors):
+    file = folder / "adapters.safetensors"
+    arrays = safetensors.numpy.load_file(file) | tensors
+    safetensors.numpy.save_file({k: v for k, v in arrays.items() if v is not None}, file)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{PATH}.lora_a": np.full((6, 2), np.nan, np.float32)}, "down_proj.lora_a holds nan at"),
+        ({f"{PATH}.lora_a": np.ones((6, 3), np.float32)}, "down_proj are no pair of rank 2"),
+        ({f"{PATH}.lora_a": np.ones((0, 2), np.float32)}, "down_proj are no pair of rank 2"),
+        ({f"{PATH}.lora_b": np.ones((2, 4), np.int32)}, "down_proj.lora_b is I32"),
+        ({f"{PATH}.lora_b": None}, r"down_proj has \['lora_a'\], not"),
+        ({f"{PATH}.m": np.ones(4, np.float32)}, "down_proj has .*'m'"),
+        ({"../x.lora_a": np.ones(4, np.float32)}, r"the tensor \.\./x\.lora_a is no LoRA"),
+    ],
+)
+def test_tensors_that_do_not_belong_are_named(folder, tensors, message):
+    change(folder, **tensors)
+    with pytest.raises(UserError, match=message):
+        load_mlx_lm(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"fine_tune_type": ["full"]}, "fine_tune_type is"),
+        ({"fine_tune_type": "dora"}, "down_proj has"),
+        ({"lora_parameters": {"rank": 2, "scale": float("nan")}}, "lora_parameters must hold"),
+        ({"lora_parameters": {"rank": 2, "scale": 10**400}}, "lora_parameters must hold"),
+        ({"lora_parameters": {"rank": 2, "scale": 1, "dropout": 2}}, "lora_parameters must hold"),
+        ({"lora_parameters": {"rank": 3, "scale": 1}}, "down_proj are no pair of rank 3"),
+        ({"lora_parameters": [2]}, "lora_parameters must hold"),
+        ({"peft_config": [1]}, "peft_config must hold an object"),
+        ({"peft_config": {"peft_type": "LORA"}}, "r must be a positive whole number"),
+    ],
+)
+def test_keys_of_a_wrong_type_are_named(folder, keys, message):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+    with pytest.raises(UserError, match=message):
+        load_mlx_lm(folder)
+
+
+def test_a_scale_of_zero_and_a_contradiction_are_refused(folder):
+    file = folder / "adapter_config.json"
+    for ours, message in (
+        ({"lora_alpha": 0}, "is not what adapter_config.json says"),
+        ({"use_dora": True}, "contradict each other"),
+    ):
+        config = json.loads(file.read_text())
+        config["peft_config"] |= ours
+        file.write_text(json.dumps(config))
+        with pytest.raises(UserError, match=message):
+            load_mlx_lm(folder)
