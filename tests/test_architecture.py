@@ -25,7 +25,7 @@ LAYERS = {
 # Who may import a library: top-level names of the package, or single modules.
 OWNERS = {
     "click": ["cli"],
-    "rich": ["report/console.py", "cli"],
+    "rich": ["report/console.py", "report/panel.py"],
     "mlx_lm": ["model", "generate", "recipes/dataset.py", "demo/pretrain.py"],
     "datasets": ["data/hub.py"],
     "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],

@@ -50,6 +50,8 @@ def command(
     """
     from mlx_yoda.model.convert import convert
 
+    work = f"quantising to {quantize} bits" if quantize else "converting"
+    remark(f"{work} {source}, from the Hub if it is not here yet …")
     convert(
         source,
         dest,

@@ -5,8 +5,8 @@ from typing import Literal
 
 from mlx_yoda.cli.command import program
 from mlx_yoda.config.schema import Config
-from mlx_yoda.report.console import one_line
 from mlx_yoda.report.events import Event, Finished, Generated, Sample, Saved
+from mlx_yoda.report.words import one_line
 
 
 class Story:

@@ -1,7 +1,9 @@
 """`mlx-yoda train`."""
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,9 @@ from mlx_yoda.cli.settings import (
     settings_help,
 )
 from mlx_yoda.config.schema import Config
+
+if TYPE_CHECKING:
+    from mlx_yoda.report.events import Event
 
 _NEWEST = "newest"
 _EXAMPLES = """\
@@ -39,6 +44,8 @@ mlx-yoda train --data rows.csv --prompt-column question --completion-column repl
 @click.option(
     "--force", is_flag=True, help="Resume although settings, data or base have changed since."
 )
+@click.option("--quiet", is_flag=True, help="Show nothing but the last words and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Write each event as a line of JSON.")
 @settings_help
 def command(
     file: Path | None,
@@ -46,17 +53,24 @@ def command(
     overwrite: bool,
     resume: str | None,
     force: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Fine-tune a model with LoRA.
 
     The configuration is the defaults, then the file of --config, then --set, then the options.
     The output folder becomes a PEFT adapter: Transformers loads it as it is. It also gets
-    config.yaml, which repeats the run, metrics.jsonl, and checkpoints to go on from.
+    config.yaml, which repeats the run, metrics.jsonl, report.html, and checkpoints to go on from.
+
+    Progress goes to standard error: a panel on a terminal, else a line an interval. With --json
+    standard output has each event instead of the last words, as metrics.jsonl has them.
     """
     if overwrite and resume:
         raise click.UsageError("--overwrite and --resume exclude each other; give one of them.")
     if force and not resume:
         raise click.UsageError("--force is for --resume; give both, or --overwrite.")
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json exclude each other; give one of them.")
     config = configuration(file, overrides)
 
     from mlx_yoda.cli.summary import Story, summary
@@ -66,12 +80,13 @@ def command(
     from mlx_yoda.report.events import both
 
     story = Story()
+    others = (story, _tell_json) if as_json else (story,)
     checkpoint = Path(resume) if resume and resume != _NEWEST else bool(resume)
     try:
-        with Console() as console:
+        with nullcontext() if quiet or as_json else Console() as console:
             finetune(
                 config,
-                reporter=both(console, story),
+                reporter=both(*others, *filter(None, [console])),
                 resume=checkpoint,
                 overwrite=overwrite,
                 force=force,
@@ -83,7 +98,8 @@ def command(
     except KeyboardInterrupt:
         remark(_way_on(config))
         raise
-    say(summary(config, story))
+    if not as_json:
+        say(summary(config, story))
 
 
 def _way_on(config: Config) -> str:
@@ -95,3 +111,10 @@ def _way_on(config: Config) -> str:
         return "There is no checkpoint to go on from."
     again = [*program(), "train", "--config", str(folder / "config.yaml"), "--resume"]
     return f"The newest checkpoint is {found[-1]}; go on from it with:\n  {shlex.join(again)}"
+
+
+def _tell_json(event: "Event") -> None:
+    from mlx_yoda.report.jsonl import as_line, is_told
+
+    if is_told(event):
+        say(as_line(event))

@@ -23,7 +23,7 @@ from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
 from mlx_yoda.recipes.start import model_to_train
-from mlx_yoda.report.events import Finished, Noted, Reporter, Started, both
+from mlx_yoda.report.events import Finished, Noted, Reporter, Started, Working, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
 from mlx_yoda.train.best import Best
@@ -77,11 +77,11 @@ def finetune(
     output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
 
     # model and lora
-    config, base, layers = model_to_train(config)
+    config, base, layers = _model(config, reporter)
 
     # data
-    data = prepare(config, base.tokenizer, longest_row(base.model))
-    fit = fit_to_memory(config, base, data.train)
+    data = _data(config, base, reporter)
+    fit = _fit(config, base, data, reporter)
     plan = make_plan(data.train, config.train, fit.micro_batch)
     compilation = decide(config.train.compile)
     notes = [*output.notes, *data.notes, *fit.notes, *filter(None, [compilation.note])]
@@ -96,7 +96,7 @@ def finetune(
         report(event)
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
-    steps = _steps(config, base, layers, plan, fit, compilation)
+    steps = _steps(config, base, layers, plan, fit, compilation, report)
     with stop_on_signal() as stop:
         saver = Saver(config, output, identity, report)
         milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
@@ -110,6 +110,22 @@ def finetune(
     report(_finished(state, meter, output, milestones.kept or state.step))
     _describe(output.path)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
+
+
+def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
+    name = config.model.model_name_or_path
+    redacted(report)(Working(f"loading the base {name}, from the Hub if it is not here yet"))
+    return model_to_train(config)
+
+
+def _data(config: Config, base: Loaded, report: Reporter) -> Dataset:
+    redacted(report)(Working(f"reading {config.data.dataset_name}"))
+    return prepare(config, base.tokenizer, longest_row(base.model))
+
+
+def _fit(config: Config, base: Loaded, data: Dataset, report: Reporter) -> Fitting:
+    report(Working(f"planning memory for {len(data.train)} rows"))
+    return fit_to_memory(config, base, data.train)
 
 
 def _start(
@@ -142,8 +158,16 @@ def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Ou
 
 
 def _steps(
-    config: Config, base: Loaded, layers: Layers, plan: Plan, fit: Fitting, compilation: Decision
+    config: Config,
+    base: Loaded,
+    layers: Layers,
+    plan: Plan,
+    fit: Fitting,
+    compilation: Decision,
+    report: Reporter,
 ) -> Steps:
+    kind = "compiling and taking" if compilation.compiled else "taking"
+    report(Working(f"{kind} the first step"))
     prefix = frozen_prefix(base, layers, plan.rows, fit.spare)
     return make_steps(
         config.train,
@@ -184,4 +208,5 @@ def _answers(
     known = when == "before" and step > 0  # a resumed run has said it
     if config.train.predict_with_generate and data.questions and not known:
         most = config.train.generation_max_new_tokens
+        report(Working(f"answering {len(data.questions)} held-out questions"))
         report(generated(base, data.questions, when=when, step=step, max_new_tokens=most))

@@ -9,7 +9,7 @@ from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.interruption import Interrupted, Stop
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
-from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled
+from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Working
 from mlx_yoda.train.best import Best, metric_name
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 from mlx_yoda.train.health import symptoms
@@ -105,6 +105,7 @@ class Milestones:
 
     def _evaluate(self, state: State) -> None:
         """Measure, let the model say a sentence, and remember the best."""
+        self.report(Working("measuring on held-out rows"))
         install(self.layers, state.adapter)
         total, tokens = held_out_loss(
             self.base.model, self.data.validation, self.config.per_device_eval_batch_size

@@ -43,6 +43,14 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Working(Event):
+    """Something begins that takes a while, before the steps or between them; not in the metrics."""
+
+    name = "working"
+    what: str
+
+
+@dataclass(frozen=True)
 class Stepped(Event):
     """An optimizer step is done.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_yoda import files
-from mlx_yoda.report.events import Event, Stepped
+from mlx_yoda.report.events import Event, Stepped, Working
 
 
 class JsonLines:
@@ -24,12 +24,27 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Append one line."""
-        if isinstance(event, Stepped) and not event.logged:
+        if not is_metric(event):
             return
-        self._waiting.append(json.dumps(as_dict(event), allow_nan=True) + "\n")
+        self._waiting.append(as_line(event) + "\n")
         with contextlib.suppress(OSError):
             files.append_text(self.path, "".join(self._waiting))
             self._waiting.clear()
+
+
+def is_metric(event: Event) -> bool:
+    """Whether an event is kept: all but steps between two logs, and what it is busy with."""
+    return not isinstance(event, Working) and (not isinstance(event, Stepped) or event.logged)
+
+
+def is_told(event: Event) -> bool:
+    """Whether a program that follows the run hears of an event: of all but steps between logs."""
+    return is_metric(event) or isinstance(event, Working)
+
+
+def as_line(event: Event) -> str:
+    """The event as one line of JSON."""
+    return json.dumps(as_dict(event), allow_nan=True)
 
 
 def as_dict(event: Event) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from mlx_yoda.errors import UserError
 from mlx_yoda.files import write_text
 from mlx_yoda.report.charts import Series, line_chart
-from mlx_yoda.report.console import count, duration
 from mlx_yoda.report.difference import Pieces, difference, unchanged
 from mlx_yoda.report.run import Run, Values, read_runs
+from mlx_yoda.report.words import count, duration
 
 REPORT_FILE = "report.html"
 

@@ -1,5 +1,6 @@
 """`mlx-yoda train`, from the arguments to the last words."""
 
+import json
 import re
 import shlex
 import shutil
@@ -17,7 +18,9 @@ from mlx_yoda.report.jsonl import read
 
 
 def test_it_says_what_it_trains_before_it_does(trained):
-    first = trained.stderr.splitlines()[0]
+    lines = trained.stderr.splitlines()
+    assert lines[0].startswith("loading the base demo")
+    first = next(line for line in lines if not line.endswith("…"))
     assert re.fullmatch(r"[\d,]+ trainable parameters of [\d.,]+( [MB])? \(\d+\.\d\d %\)", first)
     assert "16 training rows, 6 held out; 8 steps of 8 rows, 4 epochs" in trained.stderr
 
@@ -87,6 +90,29 @@ def test_without_generated_answers_the_last_line_is_a_chat(invoke, short):
     assert shlex.split(words[-1]) == [
         *(*program(), "chat", "--model", "demo", "--adapter", str(short[6]))
     ]
+
+
+def test_quiet_says_nothing_but_the_last_words(invoke, short):
+    result = invoke(*short, "--quiet")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.startswith("Wrote ")
+
+
+def test_json_is_the_metrics_and_what_it_is_busy_with(invoke, short):
+    result = invoke(*short, "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert told[0]["event"] == "working"
+    kept = [event for event in told if event["event"] != "working"]
+    assert kept == read(short[6] / "metrics.jsonl")
+
+
+def test_quiet_and_json_exclude_each_other(invoke, short):
+    result = invoke(*short, "--quiet", "--json")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.stderr
 
 
 @pytest.mark.parametrize(

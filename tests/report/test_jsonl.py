@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from mlx_yoda.report.events import Evaluated, Finished, Generated, Noted, Sample, Saved
+from mlx_yoda.report.events import Evaluated, Finished, Generated, Noted, Sample, Saved, Working
 from mlx_yoda.report.jsonl import JsonLines, read, rewind
 
 SAMPLE = Sample("Where are you?", "Where are you, hmm?", "Here, «am» I.✓")
@@ -28,6 +28,13 @@ def test_only_logged_steps_are_written(tmp_path, stepped):
     for step in range(1, 7):
         report(stepped(step, logged=step % 3 == 0))
     assert [event["step"] for event in read(report.path)] == [3, 6]
+
+
+def test_what_it_is_busy_with_is_no_metric(tmp_path, stepped):
+    report = JsonLines(tmp_path / "metrics.jsonl")
+    report(Working("compiling"))
+    report(stepped(1))
+    assert [event["event"] for event in read(report.path)] == ["step"]
 
 
 def test_a_line_is_on_disk_at_once_and_the_file_is_appended_to(tmp_path, stepped):
