@@ -15,6 +15,7 @@ from json import JSONDecodeError
 from typing import TypeVar
 
 from httpx2 import RequestError  # what huggingface_hub speaks HTTP with
+from huggingface_hub import get_session
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -29,7 +30,9 @@ from mlx_yoda.secrets import redact
 Remark = Callable[[str], None]
 T = TypeVar("T")
 
+_TOKENS = "https://huggingface.co/settings/tokens"
 _TRIES = 5
+_SILENCE = 120.0  # seconds without a byte
 _LONGEST = 330  # seconds; the Hub counts requests in windows of five minutes
 _PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)
 _REPEATED_ALREADY = re.compile(r"/preupload/|\.git/info/lfs/|\.git/verify")
@@ -44,8 +47,7 @@ def ask(call: Callable[[], T], remark: Remark) -> T:
         remark: told of each pause.
 
     Raises:
-        UserError: it did not work; the message says why and ends without a full stop's verdict on
-            what was published, which the caller knows.
+        UserError: it did not work; the message, without its full stop, says why and what helps.
     """
     for attempt in range(1, _TRIES + 1):
         try:
@@ -54,60 +56,65 @@ def ask(call: Callable[[], T], remark: Remark) -> T:
         except Exception as error:
             cause = _cause(error)
             pause = _pause(cause, attempt)
+            why, help = explain(cause)
             if pause is None or attempt == _TRIES:
-                raise UserError(explain(cause)) from error
-        remark(f"{explain(cause)}; trying again in {pause:.0f} s ({attempt} of {_TRIES - 1})")
+                raise UserError(f"{why}: {help}" if help else why) from error
+        remark(f"{why}; trying again in {pause:.0f} s ({attempt} of {_TRIES - 1})")
         time.sleep(pause)
     raise AssertionError("the last try returns or raises")
 
 
-def explain(error: BaseException) -> str:
-    """Why the Hub did not do what it was asked to, and what helps."""
+def explain(error: BaseException) -> tuple[str, str]:
+    """Why the Hub did not do what it was asked to, and what helps, if anything is known to."""
     match error:
         case OfflineModeIsEnabled():
-            return "HF_HUB_OFFLINE keeps this machine from the Hub: unset it"
+            return "HF_HUB_OFFLINE keeps this machine from the Hub", "unset it"
         case RevisionNotFoundError():
-            return "the Hub knows no such revision"
+            return "the Hub knows no such revision", "leave --revision out, or name a branch"
         case HfHubHTTPError():
             return _explain_status(error)
         case RequestError():
-            return f"the connection to the Hub failed ({_line(error)}): check the network"
+            return f"the connection to the Hub failed ({_line(error)})", "check the network"
         case JSONDecodeError():  # a proxy's page, as a rule
-            return "the Hub's answer makes no sense: push again later"
+            return "the Hub's answer makes no sense", "push again later"
         case HFValidationError():
-            return f"the Hub takes no such name: {_line(error)}"
+            return f"the Hub takes no such name ({_line(error)})", "name another"
         case _:
-            return f"the Hub's client failed: {_line(error)}"
+            return f"the upload failed ({_line(error)})", ""
 
 
-def _explain_status(error: HfHubHTTPError) -> str:
-    status, said = error.response.status_code, _line(error.server_message or error)
+def _explain_status(error: HfHubHTTPError) -> tuple[str, str]:
+    status = error.response.status_code
+    said = _line(error.server_message or error.response.reason_phrase or status)
     match status:
         case 401 if not isinstance(error, RepositoryNotFoundError):
-            return "the Hub does not accept the token: log in anew with 'hf auth login'"
+            return "the Hub does not accept the token", "log in anew with 'hf auth login'"
         case 401 | 404:
-            return f"the Hub knows no such repository, or does not let you see it ({said})"
+            return f"the Hub knows no such repository, or hides it ({said})", "check name and token"
         case 403:
-            return (
-                f"the Hub does not let you write there ({said}): check the name, and that the "
-                "token may write (https://huggingface.co/settings/tokens)"
-            )
+            help = "check the name, and that the token may write"
+            return f"the Hub does not let you write there ({said})", f"{help} ({_TOKENS})"
         case 409 | 412:
-            return f"somebody else is changing the repository ({said}): push again"
+            return f"somebody else is changing the repository ({said})", "push again"
         case 429:
             wait = _retry_after(error)
-            return f"the Hub asks to slow down: push again {f'in {wait} s' if wait else 'later'}"
+            return "the Hub asks to slow down", f"push again {f'in {wait} s' if wait else 'later'}"
         case status if status >= 500:
-            return f"the Hub has trouble of its own ({status}: {said}): push again later"
+            return f"the Hub has trouble of its own ({status} {said})", "push again later"
         case _:
-            return f"the Hub refuses ({status}: {said})"
+            return f"the Hub refuses it ({status} {said})", ""
 
 
 @contextmanager
-def quiet_client(remark: Remark) -> Iterator[None]:
-    """Say what huggingface_hub warns of in our way: without signed addresses, a line each."""
-    logger, handler = logging.getLogger("huggingface_hub"), _Remarks(remark)
-    before, logger.handlers = logger.handlers, [handler]
+def well_behaved_client(remark: Remark) -> Iterator[None]:
+    """Let huggingface_hub say what it warns of in our way, and never wait for ever.
+
+    Its warnings lose their signed addresses and take a line each. Its client, which has no limits
+    of its own, gives up on a Hub that says nothing for two minutes.
+    """
+    session, logger = get_session(), logging.getLogger("huggingface_hub")
+    timeout, handlers = session.timeout, logger.handlers
+    session.timeout, logger.handlers = _SILENCE, [_Remarks(remark)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # between the client and its own libraries
@@ -115,7 +122,7 @@ def quiet_client(remark: Remark) -> Iterator[None]:
             warnings.showwarning = lambda message, *_: remark(_line(Exception(message)))
             yield
     finally:
-        logger.handlers = before
+        session.timeout, logger.handlers = timeout, handlers
 
 
 class _Remarks(logging.Handler):

@@ -19,7 +19,8 @@ from mlx_yoda.hub.record import Record, read_record
 from mlx_yoda.hub.tables import machine, results, samples, settings
 
 CARD_FILE, LOSS_FILE = "README.md", "loss.svg"
-MARKER = "<!-- Made by mlx-yoda from the files beside it. Without this line it is left alone. -->"
+_OURS = "<!-- Made by mlx-yoda"
+MARKER = f"{_OURS} from the files beside it. Without this line it is left alone. -->"
 
 _TEMPLATE = Path(__file__).parent / "card.md"
 _METRICS = (  # key of the event, the Hub's identifier, its name for people
@@ -87,7 +88,7 @@ def as_text(card: ModelCard) -> str:
 
 def is_ours(card: Path) -> bool:
     """Whether a README.md may be written anew: there is none, or it is one that we made."""
-    return not card.is_file() or MARKER in card.read_text(encoding="utf-8", errors="replace")
+    return not card.is_file() or _OURS in card.read_text(encoding="utf-8", errors="replace")
 
 
 def _metadata(record: Record, base: Base, adapter: str, license: str | None) -> ModelCardData:

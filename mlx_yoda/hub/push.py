@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
 from mlx_yoda.errors import UserError
-from mlx_yoda.hub.asking import Remark, ask, quiet_client
+from mlx_yoda.hub.asking import Remark, ask, well_behaved_client
 from mlx_yoda.hub.base import Base
 from mlx_yoda.hub.contents import Item
 
@@ -48,7 +48,7 @@ def push(
         )
     api = HfApi(endpoint=endpoint, token=token, library_name="mlx-yoda")
     try:
-        with quiet_client(remark):
+        with well_behaved_client(remark):
             where = _repository(api, repo_id, private, remark)
             if revision and revision != _MAIN and not revision.startswith("refs/"):
                 branch = revision

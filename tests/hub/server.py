@@ -13,6 +13,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Fault:
         status, headers, body: the answer.
         cut: close the connection after half of the request, instead of answering.
         lose: do what is asked, then close the connection instead of answering.
+        silent: say nothing for so many seconds, then close the connection.
         times: how often.
     """
 
@@ -47,6 +49,7 @@ class Fault:
     body: str = "{}"
     cut: bool = False
     lose: bool = False
+    silent: float = 0.0
     times: int = 1
 
 
@@ -105,7 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append((self.command, split.path))
             fault = self._fault(split.path)
-        if fault and fault.cut:
+        if fault and (fault.cut or fault.silent):
+            time.sleep(fault.silent)
             return self._cut()
         size = int(self.headers.get("Content-Length", 0))
         self.body = self._chunks() if "Transfer-Encoding" in self.headers else self.rfile.read(size)

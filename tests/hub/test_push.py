@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,15 @@ def bytes_of(item):
 def pauses(monkeypatch):
     """How long one would have waited; nobody does."""
     waited = []
-    monkeypatch.setattr(asking.time, "sleep", waited.append)
+    sleep = time.sleep
+
+    def note(seconds):
+        if threading.current_thread() is threading.main_thread():
+            waited.append(seconds)
+        else:  # the Hub's own
+            sleep(seconds)
+
+    monkeypatch.setattr(asking.time, "sleep", note)
     return waited
 
 
@@ -157,7 +167,7 @@ REFUSALS = {
                    "no such repository"),
     "403 upload": ("PUT", "/storage/", 403, {}, "does not let you write"),
     "403 commit": ("POST", "/commit/", 403, {}, "does not let you write"),
-    "413 commit": ("POST", "/commit/", 413, {}, "refuses (413"),
+    "413 commit": ("POST", "/commit/", 413, {}, "refuses it (413"),
     "429 for an hour": ("POST", "/commit/", 429, {"headers": {"Retry-After": "3600"}},
                         "push again in 3600 s"),
 }  # fmt: skip
@@ -267,3 +277,22 @@ def test_nobody_listens(folder, hub, pauses):
         items = items_of(folder)
         push(items, "me/yoda", message="m", endpoint="http://127.0.0.1:9", remark=lambda _: None)
     assert pauses == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/commit/"), ("PUT", "/storage/")])
+def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(
+    folder, hub, pauses, monkeypatch, method, path
+):
+    monkeypatch.setattr(asking, "_SILENCE", 0.2)
+    hub.fail(method, path, silent=0.6)
+    _, items, remarks = publish(folder, hub)
+    assert "timed out" in remarks[0]
+    assert pauses == [1]
+    assert hub.files("me/yoda") == {item.path: bytes_of(item) for item in items}
+
+
+def test_a_refusal_in_a_thread_of_its_own_is_understood_too(folder, hub, pauses):
+    hub.fail("PUT", "/storage/", 403, times=99)
+    with pytest.raises(UserError, match="does not let you write there"):
+        publish(folder, hub, with_checkpoints=True)  # several large files: a thread each
+    assert hub.files("me/yoda") == {}

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from huggingface_hub import ModelCard
 
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.errors import UserError
@@ -68,13 +69,18 @@ def weights(folder):
 
 
 def test_the_best_checkpoint_is_kept_and_becomes_the_adapter(run, tmp_path):
-    found = losses(run(*BEST, "train.save_total_limit=1"))
+    events = run(*BEST, "train.save_total_limit=1")
+    found = losses(events)
     best = max(found, key=lambda step: (found[step], -step))
     assert best != 6  # or the test would show nothing
     assert saved(tmp_path / "run") == [best, 6]
     folder = tmp_path / "run"
     assert weights(folder) == weights(folder / f"checkpoint-{best}")
     assert weights(folder) != weights(folder / "checkpoint-6")
+    assert events[-1].kept_step == best
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.eval_results[0].metric_value == pytest.approx(found[best], abs=1e-6)
+    assert f"weights of step {best}, the best" in card.text
 
 
 def test_it_stops_when_patience_has_run_out(run, tmp_path):
