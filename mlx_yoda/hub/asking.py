@@ -80,7 +80,8 @@ def explain(error: BaseException) -> tuple[str, str]:
         case HFValidationError():
             return f"the Hub takes no such name ({_line(error)})", "name another"
         case _:
-            return f"the upload failed ({_line(error)})", ""
+            help = "HF_HUB_DISABLE_XET=1 uploads without Xet" if "xet" in str(error).lower() else ""
+            return f"the upload failed ({_line(error)})", help
 
 
 def _explain_status(error: HfHubHTTPError) -> tuple[str, str]:
