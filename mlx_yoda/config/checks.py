@@ -18,6 +18,7 @@ _STEPS: Check = (
     lambda v: 0 < v < 1 or (v >= 1 and v == int(v)),
     "a whole number of steps, or a share of all steps below 1",
 )
+_TRACKERS = ("tensorboard", "wandb", "trackio")
 _METRICS = ("loss", "perplexity", "exact_match", "chrf")
 _NOT_EMPTY: Check = (lambda v: len(v) > 0 and all(v), "not empty")
 
@@ -62,6 +63,10 @@ _CHECKS: dict[str, Check] = {
     ),
     "train.early_stopping_patience": _AT_LEAST_1,
     "train.early_stopping_threshold": _NOT_NEGATIVE,
+    "train.report_to": (
+        lambda v: v in ("none", "all", *_TRACKERS) or (v != "" and {*v} <= {*_TRACKERS}),
+        f"none, all, or any of {', '.join(_TRACKERS)}",
+    ),
     "train.generation_max_new_tokens": _AT_LEAST_1,
     "train.seed": (lambda v: 0 <= v < 2**64, "from 0 to below 2**64"),
 }

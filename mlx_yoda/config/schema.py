@@ -168,6 +168,13 @@ class TrainConfig:
     early_stopping_threshold: float = _field(
         0.0, "By how much the metric must improve to count for early_stopping_patience."
     )
+    report_to: str | list[str] = _field(
+        "none", "Also log to tensorboard, wandb or trackio; a list of them, all, or none."
+    )
+    run_name: str | None = _field(
+        None, "What the run is called there; null for the output folder's name."
+    )
+    project: str = _field("mlx-yoda", "The project there, for wandb and trackio.")
     predict_with_generate: bool = _field(
         False, "Generate the held-out answers before and after, and count exact matches."
     )

@@ -26,6 +26,7 @@ from mlx_yoda.recipes.start import model_to_train
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, Working, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
+from mlx_yoda.report.trackers.choice import chosen, open_trackers
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity, load_checkpoint
 from mlx_yoda.train.compilation import Decision, decide
@@ -91,7 +92,8 @@ def finetune(
     state, meter, best, forced = _start(output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
-    report = redacted(both(reporter, output.begin(config, state.step)))
+    trackers = open_trackers(config, redacted(reporter))
+    report = redacted(both(reporter, *trackers, output.begin(config, state.step)))
     for event in (_started(config, base, data, plan, output), *map(Noted, (*notes, *forced))):
         report(event)
     answers = partial(_answers, config, base, data)
@@ -113,6 +115,7 @@ def finetune(
 
 
 def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
+    chosen(config.train.report_to)  # refuses what is not installed, before anything is loaded
     name = config.model.model_name_or_path
     redacted(report)(Working(f"loading the base {name}, from the Hub if it is not here yet"))
     return model_to_train(config)

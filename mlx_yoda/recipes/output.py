@@ -112,6 +112,8 @@ def _clear(path: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
     for checkpoint in checkpoints(path):
         files.remove_directory(checkpoint)
+    for events in path.glob("runs/*/events.out.tfevents.*"):  # TensorBoard's
+        events.unlink()
     for name in _OURS:
         (path / name).unlink(missing_ok=True)
     if is_ours(path / CARD_FILE):

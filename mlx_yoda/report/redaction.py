@@ -11,19 +11,20 @@ def redacted(report: Reporter) -> Reporter:
     """A reporter that hears of each event without the access tokens in its texts."""
 
     def hear(event: Event) -> None:
-        report(_clean(event))
+        report(clean(event))
 
     return hear
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """A value, and whatever it holds, without access tokens."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, tuple | list):
-        return type(value)(map(_clean, value))
+        return type(value)(map(clean, value))
     if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
+        return {clean(key): clean(item) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        changes = {field.name: _clean(getattr(value, field.name)) for field in fields(value)}
+        changes = {field.name: clean(getattr(value, field.name)) for field in fields(value)}
         return replace(value, **changes)
     return value

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 
 def test_a_run_leaves_its_page(trained):
     page = (trained.folder / "report.html").read_text()
@@ -35,3 +37,13 @@ def test_a_folder_without_a_run_is_refused(invoke, tmp_path):
     assert result.exit_code == 2
     assert "has no metrics.jsonl: name the output folder of a run." in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_may_report_to_tensorboard_too(invoke, data, tmp_path):
+    pytest.importorskip("tensorboard")
+    result = invoke(
+        *("train", "--model", "demo", "--data", data, "--output-dir", tmp_path / "out"),
+        *("--max-steps", 2, "--report-to", "tensorboard"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert len(list(tmp_path.glob("out/runs/*/events.out.tfevents.*"))) == 1

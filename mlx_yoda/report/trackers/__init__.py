@@ -1,0 +1,1 @@
+"""What `report_to` names: TensorBoard, Weights & Biases, trackio, each an extra of its own."""
