@@ -38,13 +38,13 @@ def lora_product(layer: "LoRALinear", source: mx.array, pre: Pre | None = None) 
     key, p = layer.dropout_key, layer.dropout
     masked = key is not None and p > 0
 
-    def dropped(x: mx.array, key: mx.array) -> tuple[mx.array, mx.array | None]:
-        mask = keep_mask(key, x.shape, p, x.dtype) if masked else None
-        return (x if mask is None else x * mask), mask
+    def drawn(key: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array | None:
+        return keep_mask(key, shape, p, dtype) if masked else None
 
     def product(source: mx.array, a: mx.array, b: mx.array, key: mx.array) -> mx.array:
         x = source if pre is None else pre(source)
-        branch = dropped(x, key)[0] @ a.astype(x.dtype).T  # (..., r)
+        mask = drawn(key, x.shape, x.dtype)
+        branch = (x if mask is None else x * mask) @ a.astype(x.dtype).T  # (..., r)
         return layer.base(x) + layer.scale * (branch @ b.astype(x.dtype).T)
 
     def backward(
@@ -54,19 +54,19 @@ def lora_product(layer: "LoRALinear", source: mx.array, pre: Pre | None = None) 
         # Waiting for dy keeps the recomputation of other layers from starting early.
         source, key = mx.depends([source, key], [dy])
         dy = dy.astype(source.dtype)
-        x = source if pre is None else pre(source)
-        z, mask = dropped(x, key)
-        g = layer.scale * (dy @ b.astype(x.dtype))  # (..., r)
-        da = _outer(g, z)  # (r, in)
-        db = layer.scale * _outer(dy, z @ a.astype(x.dtype).T)  # (out, r)
-        dz = g @ a.astype(x.dtype)
+        a, b = a.astype(dy.dtype), b.astype(dy.dtype)
+        mask = drawn(key, (*dy.shape[:-1], a.shape[-1]), dy.dtype)
+        g = layer.scale * (dy @ b)  # (..., r)
+        dz = g @ a
         dx = through_base(layer.base, dy) + (dz if mask is None else dz * mask)
+        x, dsource = made_again(pre, source, dx)
+        z = x if mask is None else x * mask
+        da = _outer(g, z)  # (r, in)
+        db = layer.scale * _outer(dy, z @ a.T)  # (out, r)
         # The gradient leaves only when dA and dB are done: whatever order the graph is evaluated
         # in, the activations recomputed here are gone before the next layer's are made.
-        (dx,) = mx.depends([dx], [da, db])
-        if pre is not None:
-            dx = mx.vjp(pre, [source], [dx])[1][0]
-        return dx, da, db, mx.zeros_like(key)
+        (dsource,) = mx.depends([dsource], [da, db])
+        return dsource, da, db, mx.zeros_like(key)
 
     apply = mx.custom_function(product)
     apply.vjp(backward)
@@ -82,14 +82,20 @@ def plain_product(linear: nn.Module, source: mx.array, pre: Pre | None = None) -
 
     def backward(source: mx.array, dy: mx.array, _: mx.array) -> mx.array:
         dx = through_base(linear, dy.astype(source.dtype))
-        if pre is None:
-            return dx
         (source,) = mx.depends([source], [dx])
-        return mx.vjp(pre, [source], [dx])[1][0]
+        return made_again(pre, source, dx)[1]
 
     apply = mx.custom_function(product)
     apply.vjp(backward)
     return cast(mx.array, apply(source))
+
+
+def made_again(pre: Pre | None, source: mx.array, dx: mx.array) -> tuple[mx.array, mx.array]:
+    """`x = pre(source)` and the gradient of source for x's gradient dx, with one call of pre."""
+    if pre is None:
+        return source, dx
+    (x,), (dsource,) = mx.vjp(pre, [source], [dx])
+    return x, dsource
 
 
 def through_base(base: nn.Module, dy: mx.array) -> mx.array:

@@ -63,7 +63,8 @@ def swiglu(gate_up: mx.array) -> mx.array:
     """`silu(gate) · up`, `(N, 2 F)` to `(N, F)` (Shazeer, arXiv 2002.05202)."""
     # Slices, not mx.split: split together with mx.depends fails under mx.compile.
     half = gate_up.shape[-1] // 2
-    return nn.silu(gate_up[..., :half]) * gate_up[..., half:]
+    gate = gate_up[..., :half]
+    return gate * mx.sigmoid(gate) * gate_up[..., half:]
 
 
 def _heads(x: mx.array, n: int) -> mx.array:

@@ -47,15 +47,17 @@ def linear(module: nn.Module, source: mx.array, pre: Pre, keep: Keep) -> mx.arra
 
 def block(keep: Keep) -> phi3.Block:
     """How to call a decoder layer so that it keeps so much."""
+    once = partial(linear, keep=keep)
+    # What is made again is made again once: nothing within it is made a third time.
+    again = partial(linear, keep=Keep.EVERYTHING)
 
     def call(layer: nn.Module, h: mx.array, layout: Layout) -> mx.array:
-        inner = partial(linear, keep=keep)
         if keep is Keep.INPUT:
-            return recomputed(layer, lambda h: phi3.block(layer, h, layout, inner), h)
-        h = phi3.attend(layer, h, layout, inner)
+            return recomputed(layer, lambda h: phi3.block(layer, h, layout, again), h)
+        h = phi3.attend(layer, h, layout, once)
         if keep is Keep.ATTENTION:
-            return recomputed(layer.mlp, lambda h: phi3.feed_forward(layer, h, inner), h)
-        return phi3.feed_forward(layer, h, inner)
+            return recomputed(layer.mlp, lambda h: phi3.feed_forward(layer, h, again), h)
+        return phi3.feed_forward(layer, h, once)
 
     return call
 
