@@ -105,7 +105,7 @@ def yoda(dropout: float, *, keep: Keep, compiled: bool) -> float:
 
         def run(key: mx.array) -> dict[str, dict[str, mx.array]]:
             def loss(adapter: dict[str, dict[str, mx.array]]) -> mx.array:
-                with lent(layers, adapter, dropout_keys(layers, key)):
+                with lent(layers, adapter, dropout_keys(layers, key, batch.places)):
                     return forward(batch)
 
             return mx.grad(loss)(adapter)

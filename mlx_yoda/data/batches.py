@@ -38,6 +38,7 @@ class Batch:
         loss_at: `(M,)` int32, the positions in `tokens` whose next token is predicted.
         targets: `(M,)` int32, those next tokens.
         weights: `(M,)` float32, 1 for a target and 0 for padding.
+        first: the number of the first token within its optimizer step.
         input_tokens: tokens of the data among N.
         supervised_tokens: targets of the data among M.
         indices: which rows of the data these are.
@@ -50,6 +51,7 @@ class Batch:
     loss_at: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    first: int
     input_tokens: int
     supervised_tokens: int
     indices: tuple[int, ...]
@@ -88,13 +90,24 @@ def micro_batches(
     rows: Sequence[Packed], indices: Sequence[int], size: int, shapes: Sequence[Shape]
 ) -> Iterator[Batch]:
     """Cut one optimizer step's rows into batches of at most `size`, each in the smallest shape."""
+    first = 0
     for start in range(0, len(indices), size):
         taken = indices[start : start + size]
-        yield collate([rows[i] for i in taken], shapes, taken)
+        batch = collate([rows[i] for i in taken], shapes, taken, first)
+        first += batch.input_tokens
+        yield batch
 
 
-def collate(rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[int] = ()) -> Batch:
+def collate(
+    rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[int] = (), first: int = 0
+) -> Batch:
     """Lay rows end to end in the smallest of the shapes that holds them.
+
+    Args:
+        rows: the rows.
+        shapes: to choose from.
+        indices: which rows of the data these are.
+        first: how many tokens of the optimizer step lie in batches before this one.
 
     Raises:
         ValueError: none of the shapes is large enough.
@@ -128,6 +141,7 @@ def collate(rows: Sequence[Packed], shapes: Sequence[Shape], indices: Sequence[i
         loss_at=_pad(places, shape.targets),
         targets=_pad(tokens[places + 1], shape.targets),
         weights=_pad(np.ones(need.targets, np.float32), shape.targets),
+        first=first,
         input_tokens=need.tokens,
         supervised_tokens=need.targets,
         indices=tuple(indices),

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+from mlx_yoda.lora.dropout import token_keys
 from mlx_yoda.lora.layer import LoRALinear
 
 Layers = Mapping[str, LoRALinear]  # path -> layer
 Adapter = dict[str, dict[str, mx.array]]  # path -> {"lora_A": (r, in), "lora_B": (out, r), …}
-Keys = dict[str, mx.array]  # path -> PRNG key (2,); a layer without one does not drop anything
+Keys = dict[str, mx.array]  # path -> PRNG keys (..., 2); a layer without any drops nothing
 
 
 def adapter_of(layers: Layers) -> Adapter:
@@ -42,10 +43,17 @@ def install(layers: Layers, adapter: Adapter) -> None:
             layer[name] = adapter[path][name]
 
 
-def dropout_keys(layers: Layers, key: mx.array) -> Keys:
-    """A key of its own for every layer that drops, from one key `(2,)`."""
+def dropout_keys(layers: Layers, key: mx.array, tokens: mx.array) -> Keys:
+    """Keys `(..., 2)` for every layer that drops.
+
+    Args:
+        layers: the LoRA layers.
+        key: of the optimizer step, `(2,)`.
+        tokens: for each token of the activations `(..., D)` its number in the step, `(...)`.
+    """
     dropping = [path for path, layer in layers.items() if layer.dropout > 0]
-    return dict(zip(dropping, mx.random.split(key, max(1, len(dropping))), strict=False))
+    keys = mx.random.split(key, max(1, len(dropping)))
+    return {path: token_keys(keys[i], tokens) for i, path in enumerate(dropping)}
 
 
 def keys_of(layers: Layers) -> Keys:

@@ -46,7 +46,7 @@ class LoRALinear(nn.Module):
 
     @property
     def dropout_key(self) -> mx.array | None:
-        """The PRNG key `(2,)` of the next call's dropout, or None for no dropout."""
+        """The PRNG keys `(..., 2)` of the next call's tokens, or None for no dropout."""
         return self._dropout_key
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlx_yoda.data.batches import Batch
+from mlx_yoda.lora.binding import adapter_of, keys_of, lent
+from mlx_yoda.lora.inject import lora_layers
 from mlx_yoda.lora.product import through_base
 from mlx_yoda.model.family import window_of
 from mlx_yoda.model.phi3 import Phi3
@@ -23,6 +26,7 @@ class Arrays(NamedTuple):
     loss_at: mx.array
     targets: mx.array
     weights: mx.array
+    places: mx.array  # (N,) int32, the number of each token in its optimizer step
     hidden: mx.array | None = None  # (N, D), where the first layers have run already
 
     @classmethod
@@ -30,7 +34,8 @@ class Arrays(NamedTuple):
         """Copy a batch to the device."""
         segments = None if batch.segments is None else mx.array(batch.segments)
         layout = Layout(mx.array(batch.rows), mx.array(batch.flat), segments)
-        rest = (mx.array(a) for a in (batch.loss_at, batch.targets, batch.weights))
+        places = np.arange(batch.first, batch.first + len(batch.tokens), dtype=np.int32)
+        rest = (mx.array(a) for a in (batch.loss_at, batch.targets, batch.weights, places))
         return cls(mx.array(batch.tokens), layout, *rest)
 
 
@@ -79,9 +84,14 @@ def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
 def _padded(model: nn.Module) -> Forward:
     """Any causal model of mlx-lm, through its own forward pass over padded rows."""
 
+    layers = lora_layers(model)
+
     def loss(batch: Arrays) -> mx.array:
-        rows = mx.take(batch.tokens, batch.layout.rows, axis=0)  # (B, T)
-        logits = fold(model(rows), batch.layout)[batch.loss_at].astype(mx.float32)  # (M, V)
+        at = batch.layout.rows
+        keys = {path: key[at] for path, key in keys_of(layers).items()}  # (B, T, 2)
+        with lent(layers, adapter_of(layers), keys):
+            logits = model(batch.tokens[at])  # (B, T, V)
+        logits = fold(logits, batch.layout)[batch.loss_at].astype(mx.float32)  # (M, V)
         return (nn.losses.cross_entropy(logits, batch.targets) * batch.weights).sum()
 
     return loss

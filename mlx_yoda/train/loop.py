@@ -62,8 +62,8 @@ def optimizer_steps(
         rate = learning_rate(config, step, plan.total_steps)
 
         sums = Sums.zero(state.adapter)
-        for micro, batch in enumerate(batches):  # the next batch is made while this one runs
-            key = dropout_key(plan.seed, step, micro)
+        key = dropout_key(plan.seed, step)
+        for batch in batches:  # the next batch is made while this one runs
             sums = steps.accumulate(sums, state.adapter, steps.arrays(batch), key)
             mx.async_eval(sums)
             input_tokens += batch.input_tokens
@@ -93,9 +93,9 @@ def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception) -> Plan:
     return make_plan(plan.rows, config, -(-plan.micro_batch // 2))
 
 
-def dropout_key(seed: int, step: int, micro: int) -> mx.array:
-    """The PRNG key `(2,)` of a micro-batch: of its place in the run and nothing else."""
-    words = np.random.SeedSequence([seed, step, micro]).generate_state(2, np.uint32)
+def dropout_key(seed: int, step: int) -> mx.array:
+    """The PRNG key `(2,)` of an optimizer step: of its place in the run and nothing else."""
+    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32)
     return mx.array(words)
 
 

@@ -71,7 +71,7 @@ def make_steps(
 
     def accumulate(sums: Sums, adapter: Adapter, batch: Arrays, key: mx.array) -> Sums:
         def loss_sum(adapter: Adapter) -> mx.array:
-            with lent(layers, adapter, dropout_keys(layers, key)):
+            with lent(layers, adapter, dropout_keys(layers, key, batch.places)):
                 return forward(batch)
 
         loss, gradients = mx.value_and_grad(loss_sum)(adapter)

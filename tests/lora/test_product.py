@@ -6,12 +6,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from mlx_yoda.lora.dropout import keep_mask
+from mlx_yoda.lora.dropout import keep_mask, token_keys
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
 from mlx_yoda.lora.product import lora_product, plain_product
 
 ROWS, N_IN, N_OUT, R = 10, 64, 48, 4
-KEY = mx.random.key(7)
+KEYS = token_keys(mx.random.key(7), mx.arange(ROWS))
 
 
 def make_layer(base: nn.Module, dropout: float) -> LoRALinear:
@@ -19,7 +19,7 @@ def make_layer(base: nn.Module, dropout: float) -> LoRALinear:
         base, r=R, lora_alpha=8, dropout=dropout, use_rslora=False, key=mx.random.key(1)
     )
     layer.lora_B = mx.random.normal((N_OUT, R), key=mx.random.key(2))
-    layer._dropout_key = KEY if dropout else None
+    layer._dropout_key = KEYS if dropout else None
     return layer
 
 
@@ -33,7 +33,7 @@ def obvious(layer: LoRALinear, x: mx.array, a: mx.array, b: mx.array) -> mx.arra
     """The layer as its formula has it, for automatic differentiation."""
     z = x
     if layer.dropout:
-        z = x * keep_mask(KEY, x.shape, layer.dropout, x.dtype)
+        z = x * keep_mask(KEYS, x.shape, layer.dropout, x.dtype)
     branch = (z @ a.astype(x.dtype).T) @ b.astype(x.dtype).T
     return layer.base(x) + layer.scale * branch
 
@@ -130,8 +130,14 @@ def test_a_layers_shape_is_its_matrixs_even_when_that_is_packed(bits):
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
 def test_dropout_keeps_the_mean_and_drops_the_share(p):
-    mask = keep_mask(mx.random.key(0), (1000, 1001), p, mx.float32)
+    def mask_of(seed, first=0):
+        keys = token_keys(mx.random.key(seed), mx.arange(first, first + 1000))
+        return keep_mask(keys, (1000, 1001), p, mx.float32)
+
+    mask = mask_of(0)
     assert (mask == 0).mean().item() == pytest.approx(p, abs=2e-3)
     assert mask.mean().item() == pytest.approx(1, abs=1e-2)
-    assert mx.array_equal(mask, keep_mask(mx.random.key(0), (1000, 1001), p, mx.float32))
-    assert not mx.array_equal(mask, keep_mask(mx.random.key(1), (1000, 1001), p, mx.float32))
+    assert mx.array_equal(mask, mask_of(0))
+    assert mx.array_equal(mask[10:], mask_of(0, first=10)[:-10])  # a token keeps its mask
+    for other in (mask_of(1), mask_of(0, first=1), mask[::-1], mask[:, ::-1]):
+        assert (mask == other).mean().item() == pytest.approx(p * p + (1 - p) ** 2, abs=3e-3)

@@ -21,7 +21,7 @@ def gradients(layers, forward, batch, key=None, compiled=False):
 
     def run(adapter, batch):
         def loss(adapter):
-            keys = {} if key is None else dropout_keys(layers, key)
+            keys = {} if key is None else dropout_keys(layers, key, batch.places)
             with lent(layers, adapter, keys):
                 return forward(batch)
 
@@ -74,21 +74,33 @@ def test_equals_mlx_lm_row_by_row(make_model, make_rows, distance, model, keep):
     assert distance(grads, expected) < 1e-5
 
 
+class Other(nn.Module):
+    """A model that is not a Phi-3 by type."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __call__(self, tokens):
+        return self.inner(tokens)
+
+
 def test_the_padded_way_of_other_architectures_is_the_same(make_model, make_rows, distance):
     model, layers = make_model()
     rows = make_rows(7)
-
-    class Other(nn.Module):  # not a Phi-3 by type
-        def __init__(self):
-            super().__init__()
-            self.inner = model
-
-        def __call__(self, tokens):
-            return self.inner(tokens)
-
-    loss, grads = gradients(layers, forward_of(Other()), batch_of(rows))
+    loss, grads = gradients(layers, forward_of(Other(model)), batch_of(rows))
     expected_loss, expected = one_by_one(model, layers, rows)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert distance(grads, expected) < 1e-5
+
+
+def test_the_padded_way_drops_the_same(make_model, make_rows, distance):
+    """A token's mask is its own, whether it lies end to end with others or in a padded row."""
+    model, layers = make_model(lora=LoraConfig(lora_dropout=0.3))
+    batch, key = batch_of(make_rows(7)), mx.random.key(3)
+    padded, grads = gradients(layers, forward_of(Other(model)), batch, key)
+    ragged, expected = gradients(layers, forward_of(model), batch, key)
+    assert padded.item() == pytest.approx(ragged.item(), rel=1e-5)
     assert distance(grads, expected) < 1e-5
 
 
@@ -120,7 +132,7 @@ def test_dropout_gradients_are_autodiffs(make_model, make_rows, distance, dora):
     _, grads = gradients(layers, forward_of(model, Keep.INPUT), batch, key)
 
     def loss(adapter):
-        with lent(layers, adapter, dropout_keys(layers, key)):
+        with lent(layers, adapter, dropout_keys(layers, key, batch.places)):
             tokens = batch.tokens[batch.layout.rows]
             logits = model(tokens).reshape(-1, model.args.vocab_size)
             losses = nn.losses.cross_entropy(logits[batch.loss_at], batch.targets)

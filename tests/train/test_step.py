@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.config.schema import LoraConfig, TrainConfig
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.plan import make_plan
@@ -27,9 +27,11 @@ def gathered(model, layers, rows, micro_batch, compiled=False):
     return steps, sums
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
-def test_micro_batches_add_up_to_one_batch(make_model, make_rows, distance, micro_batch):
-    model, layers = make_model()
+def test_micro_batches_add_up_to_one_batch(make_model, make_rows, distance, micro_batch, dropout):
+    """Dropout's masks too are a token's own, whichever rows are computed with it."""
+    model, layers = make_model(lora=LoraConfig(lora_dropout=dropout))
     rows = make_rows(8)
     _, whole = gathered(model, layers, rows, 8)
     _, parts = gathered(model, layers, rows, micro_batch)
