@@ -17,12 +17,12 @@ from mlx_yoda.train.loss import CHUNK
 from mlx_yoda.train.recompute import Keep
 
 # Arrays alive at once, fitted.
-_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.42, 0.79  # by automatic differentiation, of every width
-_LOGITS = 2.8  # float32, of up to two chunks
-_LOSS_HIDDEN = 22.3
-_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 13.3, 1.6, 2.6
-_PROBABILITIES, _ATTENTION_HIDDEN = 3.4, 22.0
-_MADE_AGAIN = 1.4
+_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.34, 0.76  # by automatic differentiation, of every width
+_LOGITS, _CHUNKS = 3.53, 3.12  # float32; MLX allocates ahead, so more than one chunk is alive
+_LOSS_HIDDEN = 3.26
+_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 11.06, 1.84, 12.35
+_PROBABILITIES, _ATTENTION_HIDDEN = 3.07, 24.67
+_LAYER_AGAIN, _MLP_AGAIN = 2.52, 2.21
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def _passing(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout
     """The largest demand of a moment."""
     d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
     token = shape.tokens * sizes.item
-    loss = _LOGITS * min(2 * CHUNK, shape.targets) * sizes.vocabulary * 4
+    loss = _LOGITS * min(_CHUNKS * CHUNK, shape.targets) * sizes.vocabulary * 4
     loss += _LOSS_HIDDEN * token * d
     mlp = (_MLP_WIDE + _MLP_DROPPED * dropout) * token * f + _MLP_HIDDEN * token * d
     attention = _PROBABILITIES * probabilities + _ATTENTION_HIDDEN * token * d
     if keep is Keep.INPUT:
-        mlp += _MADE_AGAIN * token * (d + q + 2 * f)
-        attention += _MADE_AGAIN * token * (d + q)
+        mlp += _LAYER_AGAIN * token * (d + q + 2 * f)
+        attention += _LAYER_AGAIN * token * (d + q)
     elif keep is Keep.ATTENTION:
-        mlp += _MADE_AGAIN * token * 2 * f
+        mlp += _MLP_AGAIN * token * 2 * f
     return max(loss, mlp, attention)

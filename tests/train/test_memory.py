@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.memory import Case, grid, measure
+from benchmarks.memory import Case, grid, measure, unseen
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
@@ -13,7 +13,7 @@ from mlx_yoda.train.fit import choose
 from mlx_yoda.train.memory import demand
 from mlx_yoda.train.recompute import Keep
 
-CASES = [case for case in grid() if case.layers == 6 and case.width < 512][::3]
+CASES = [*[case for case in grid() if case.width < 512][::5], *unseen()]
 GB = 10**9
 
 
