@@ -9,21 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-import mlx.core as mx
-import numpy as np
-from mlx_lm.models import phi3
+from mlx_yoda.cli.blas import prefer_openblas
 
-from mlx_yoda.config.schema import LoraConfig, TrainConfig
-from mlx_yoda.data.batches import collate, needed
-from mlx_yoda.data.packing import Packed
-from mlx_yoda.data.shapes import Shape, choose_shapes
-from mlx_yoda.lora.binding import adapter_of
-from mlx_yoda.lora.inject import inject
-from mlx_yoda.model.sizes import sizes_of
-from mlx_yoda.train.forward import Arrays, forward_of
-from mlx_yoda.train.memory import Demand, demand
-from mlx_yoda.train.recompute import Keep
-from mlx_yoda.train.step import State, Sums, make_steps
+prefer_openblas()
+
+import mlx.core as mx  # noqa: E402  a fast BLAS must come before it
+import numpy as np  # noqa: E402
+from mlx_lm.models import phi3  # noqa: E402
+
+from mlx_yoda.config.schema import LoraConfig, TrainConfig  # noqa: E402
+from mlx_yoda.data.batches import collate, needed  # noqa: E402
+from mlx_yoda.data.packing import Packed  # noqa: E402
+from mlx_yoda.data.shapes import Shape, choose_shapes  # noqa: E402
+from mlx_yoda.lora.binding import adapter_of  # noqa: E402
+from mlx_yoda.lora.inject import inject  # noqa: E402
+from mlx_yoda.model.sizes import sizes_of  # noqa: E402
+from mlx_yoda.train.forward import Arrays, forward_of  # noqa: E402
+from mlx_yoda.train.memory import Demand, demand  # noqa: E402
+from mlx_yoda.train.recompute import Keep  # noqa: E402
+from mlx_yoda.train.step import State, Sums, make_steps  # noqa: E402
 
 
 @dataclass(frozen=True)

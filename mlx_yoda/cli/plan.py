@@ -21,7 +21,14 @@ mlx-yoda plan --config configs/phi3-mini.yaml --memory 16GB
 mlx-yoda plan --model models/phi3-mini-4bit --set data.max_length=256 --json
 """
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_PARTS = ("weights", "adapter", "activations", "working", "cache", "footprint")
+_PARTS = {
+    "weights": "weights of the base",
+    "adapter": "adapter, gradients and optimizer",
+    "activations": "kept for the backward pass",
+    "working": "loss, or a layer's backward pass",
+    "cache": "the allocator's cache",
+    "footprint": "in all",
+}
 _KEPT = {
     "EVERYTHING": "everything",
     "SOURCES": "layer inputs",
@@ -57,26 +64,37 @@ def command(
 
 
 def _show(found: "Forecast") -> None:
-    say(f"{found.trainable_parameters:,} trainable parameters; GB of {found.memory / 1e9:.1f}:")
-    say(f"{'rows':>5}  {'kept':18}" + "".join(f"{part:>13}" for part in _PARTS))
+    say(f"{found.trainable_parameters:,} trainable parameters; a memory of {_gb(found.memory)}")
+    say()
+    say(f"{'rows at once':>12}  {'kept':20}{'peak':>10}{'with cache':>12}")
     for (rows, keep), need in found.table.items():
-        say(f"{rows:5}  {_KEPT[keep.name]:18}" + _line(need))
-    if found.chosen:
-        names = [level.name for level in found.chosen.keep]
-        kept = ", ".join(f"{names.count(n)} layers: {_KEPT[n]}" for n in dict.fromkeys(names))
-        say(f"training takes {found.chosen.micro_batch} rows at once; {kept}:")
-        say(f"{'':25}" + _line(found.chosen.demand))
-    else:
+        line = f"{rows:12}  {_KEPT[keep.name]:20}{_gb(need.peak):>10}{_gb(need.footprint):>12}"
+        say(line if need.footprint <= found.budget else f"{line}  too much")
+    say()
+    if found.chosen is None:
         say(str(found.reason))
+        return
+    chosen = found.chosen
+    names = [level.name for level in chosen.keep]
+    kept = ", ".join(f"{names.count(n)} layers: {_KEPT[n]}" for n in dict.fromkeys(names))
+    say(f"training takes {chosen.micro_batch} rows at once and keeps ({kept}):")
+    for part, meaning in _PARTS.items():
+        say(f"  {meaning:34}{_gb(getattr(chosen.demand, part)):>10}{_detail(part, chosen.demand)}")
 
 
-def _line(need: "Demand") -> str:
-    return "".join(f"{getattr(need, part) / 1e9:13.2f}" for part in _PARTS)
+def _detail(part: str, need: "Demand") -> str:
+    if part != "working":
+        return ""
+    return f"   the larger of {_gb(need.loss)} and {_gb(need.layer)}"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
 
 
 def _as_dict(found: "Forecast") -> dict[str, Any]:
     def parts(need: "Demand") -> dict[str, int]:
-        return {part: getattr(need, part) for part in _PARTS}
+        return {part: getattr(need, part) for part in (*_PARTS, "loss", "layer", "peak")}
 
     chosen = found.chosen
     return {

@@ -20,6 +20,7 @@ class Sizes:
         item: bytes of an activation.
         weights: bytes of the base's weights, quantised if they are.
         adapter: trainable parameters.
+        first: the first decoder layer that is adapted; no gradient reaches those below it.
     """
 
     hidden: int
@@ -31,6 +32,7 @@ class Sizes:
     item: int
     weights: int
     adapter: int
+    first: int = 0
 
 
 def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = None) -> Sizes:
@@ -42,6 +44,7 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         dtype: what the weights are cast to, or None for the config's own.
     """
     shapes = tensor_shapes(config)
+    adapted = adapter_parameters(shapes, lora)
     item = _ITEM[dtype or config.get("torch_dtype") or config.get("dtype") or "bfloat16"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -54,18 +57,19 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         qkv=config["hidden_size"] // heads * (heads + 2 * kv_heads),
         item=item,
         weights=_weight_bytes(shapes, item, config.get("quantization")),
-        adapter=adapter_parameters(shapes, lora),
+        adapter=sum(adapted.values()),
+        first=min((int(path.split(".")[2]) for path in adapted), default=0),
     )
 
 
-def adapter_parameters(shapes: Mapping[str, tuple[int, ...]], lora: LoraConfig) -> int:
-    """Trainable parameters: `r (in + out)` for each module that is targeted."""
-    total = 0
+def adapter_parameters(shapes: Mapping[str, tuple[int, ...]], lora: LoraConfig) -> dict[str, int]:
+    """Trainable parameters, `r (in + out)`, of each module that is targeted."""
+    found = {}
     for name, shape in shapes.items():
         path = name.removesuffix(".weight")
         if len(shape) == 2 and "embed" not in path and matches_target(path, lora):
-            total += pattern_value(path, lora.rank_pattern, lora.r) * sum(shape)
-    return total
+            found[path] = pattern_value(path, lora.rank_pattern, lora.r) * sum(shape)
+    return found
 
 
 def tensor_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -34,6 +34,7 @@ from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan, make_plan
+from mlx_yoda.train.probe import probed
 from mlx_yoda.train.step import State, Steps, make_steps
 
 
@@ -85,6 +86,8 @@ def finetune(
     fit = _fit(config, base, data, reporter)
     plan = make_plan(data.train, config.train, fit.micro_batch)
     compilation = decide(config.train.compile)
+    steps = _steps(config, base, layers, plan, fit, compilation, reporter)
+    plan = probed(plan, steps, State.fresh(adapter_of(layers)), config.train, fit.budget)
     notes = [*output.notes, *data.notes, *fit.notes, *filter(None, [compilation.note])]
 
     # the state to start from
@@ -98,7 +101,6 @@ def finetune(
         report(event)
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
-    steps = _steps(config, base, layers, plan, fit, compilation, report)
     with stop_on_signal() as stop:
         saver = Saver(config, output, identity, report)
         milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
@@ -169,8 +171,8 @@ def _steps(
     compilation: Decision,
     report: Reporter,
 ) -> Steps:
-    kind = "compiling and taking" if compilation.compiled else "taking"
-    report(Working(f"{kind} the first step"))
+    compiling = "compiling a step and " if compilation.compiled else ""
+    report(Working(f"{compiling}trying out the longest rows"))
     prefix = frozen_prefix(base, layers, plan.rows, fit.spare)
     return make_steps(
         config.train,

@@ -6,13 +6,13 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_yoda.config.schema import Config
+from mlx_yoda.config.schema import Config, DataConfig
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.lora.binding import Layers
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.sizes import sizes_of
-from mlx_yoda.train.fit import choose, machine_memory
+from mlx_yoda.train.fit import budget_of, choose, machine_memory
 from mlx_yoda.train.plan import make_plan
 from mlx_yoda.train.prefix import Prefix, first_adapted_layer, run_prefix
 from mlx_yoda.train.recompute import Keep
@@ -26,12 +26,14 @@ class Fitting:
         micro_batch: rows computed at once.
         keep: what the layers keep for the backward pass.
         spare: bytes that the plan leaves free.
+        budget: bytes that MLX's allocator may hold at the peak, besides its cache.
         notes: remarks for the user.
     """
 
     micro_batch: int
     keep: Keep | Sequence[Keep]
     spare: int
+    budget: int
     notes: tuple[str, ...]
 
 
@@ -45,7 +47,8 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
     """
     train = config.train
     if base.config["model_type"] != "phi3":
-        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, ())
+        budget = budget_of(machine_memory())
+        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, budget, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
         partial(_largest, config, rows),
@@ -54,7 +57,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
         shrink=train.auto_find_batch_size,
         dropout=config.lora.lora_dropout > 0,
         memory=machine_memory(),
-        fused_attention=mx.metal.is_available(),
+        fused_attention=keeps_no_probabilities(config.data),
     )
     mx.set_cache_limit(fit.demand.cache)
     notes = []
@@ -67,7 +70,13 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
     if again and train.gradient_checkpointing == "auto":
         notes.append(f"to fit into memory, {again} of {len(fit.keep)} layers are recomputed")
     spare = fit.budget - fit.demand.footprint
-    return Fitting(fit.micro_batch, fit.keep, spare, tuple(notes))
+    budget = fit.budget - fit.demand.cache
+    return Fitting(fit.micro_batch, fit.keep, spare, budget, tuple(notes))
+
+
+def keeps_no_probabilities(config: DataConfig) -> bool:
+    """Whether attention is fused: on Metal, with the plain causal mask of unshared rows."""
+    return bool(mx.metal.is_available()) and config.packing != "best_fit"
 
 
 def frozen_prefix(

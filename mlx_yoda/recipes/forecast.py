@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
-
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.load import fetch
 from mlx_yoda.model.sizes import Sizes, sizes_of
-from mlx_yoda.train.fit import Fit, choose, machine_memory
+from mlx_yoda.recipes.fitting import keeps_no_probabilities
+from mlx_yoda.train.fit import Fit, budget_of, choose, machine_memory
 from mlx_yoda.train.memory import Demand, demand
 from mlx_yoda.train.recompute import Keep
 
@@ -26,6 +25,7 @@ class Forecast:
         chosen: what training will take, or None if nothing fits.
         reason: why nothing fits, or None.
         memory: bytes of the machine that it is held against.
+        budget: how many of them a run may take.
         trainable_parameters: of the adapter.
     """
 
@@ -33,6 +33,7 @@ class Forecast:
     chosen: Fit | None
     reason: str | None
     memory: int
+    budget: int
     trainable_parameters: int
 
 
@@ -49,10 +50,10 @@ def forecast(config: Config, memory: int | None = None, rows: Sequence[int] = ()
     """
     sizes = _sizes(config)
     train = config.train
-    budget = memory or machine_memory()
+    memory = memory or machine_memory()
     options: dict[str, Any] = {
         "dropout": config.lora.lora_dropout > 0,
-        "fused_attention": mx.metal.is_available(),
+        "fused_attention": keeps_no_probabilities(config.data),
     }
 
     def largest(count: int) -> Shape:
@@ -74,12 +75,12 @@ def forecast(config: Config, memory: int | None = None, rows: Sequence[int] = ()
             train.per_device_train_batch_size,
             checkpointing=train.gradient_checkpointing,
             shrink=train.auto_find_batch_size,
-            memory=budget,
+            memory=memory,
             **options,
         )
     except UserError as error:
         reason = str(error)
-    return Forecast(table, chosen, reason, budget, sizes.adapter)
+    return Forecast(table, chosen, reason, memory, budget_of(memory), sizes.adapter)
 
 
 def _sizes(config: Config) -> Sizes:

@@ -49,7 +49,6 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
         "the base's weights": _digest_weights(base.path),
         "the training rows": _digest_rows(plan.rows),
         "rows per optimizer step": plan.rows_per_step,
-        "rows per micro-batch": plan.micro_batch,
         "total steps": plan.total_steps,
     }
     return Identity(

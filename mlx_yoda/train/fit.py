@@ -29,7 +29,7 @@ class Fit:
 
     Attributes:
         micro_batch: rows computed at once.
-        keep: what each layer keeps, the first layer first.
+        keep: what each layer keeps, the first layer first; where no gradient goes, nothing is.
         demand: what that needs.
         budget: what there is, in bytes.
     """
@@ -47,6 +47,11 @@ def machine_memory() -> int:
         if size := info.get(key):
             return int(size)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def budget_of(memory: int) -> int:
+    """Bytes that a run may take of a machine's memory; the rest is the system's."""
+    return int(_SHARE * memory)
 
 
 def choose(
@@ -79,9 +84,11 @@ def choose(
     Raises:
         UserError: nothing fits.
     """
-    budget = int(_SHARE * memory)
+    budget = budget_of(memory)
     least: Demand | None = None
-    for micro_batch, keep in _ways(sizes.layers, largest, rows, checkpointing, shrink):
+    adapted = sizes.layers - sizes.first
+    for micro_batch, levels in _ways(adapted, largest, rows, checkpointing, shrink):
+        keep = (Keep.EVERYTHING,) * sizes.first + levels
         shape = largest(micro_batch)
         need = demand(sizes, shape, keep, dropout=dropout, fused_attention=fused_attention)
         if need.footprint <= budget:
@@ -96,19 +103,19 @@ def choose(
 
 
 def _ways(
-    layers: int,
+    adapted: int,
     largest: Callable[[int], Shape],
     rows: int,
     checkpointing: bool | Literal["auto"],
     shrink: bool,
 ) -> Iterator[tuple[int, tuple[Keep, ...]]]:
-    """All that may be tried, the fastest first."""
+    """All that may be tried, the fastest first: rows at once, and what adapted layers keep."""
     sizes = _halves(rows) if shrink else [rows]
     if checkpointing != "auto":
         level = Keep.INPUT if checkpointing else Keep.SOURCES
-        yield from ((size, (level,) * layers) for size in sizes)
+        yield from ((size, (level,) * adapted) for size in sizes)
         return
-    mixed = list(_mixtures(layers))
+    mixed = list(_mixtures(adapted))
     busy = [size for size in sizes if largest(size).tokens >= _FEW_TOKENS] or sizes[:1]
     for keep in mixed:
         yield from ((size, keep) for size in busy)

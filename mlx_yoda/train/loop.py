@@ -80,14 +80,15 @@ def optimizer_steps(
         yield state, _stepped(state.step, plan, config, meter, rate)
 
 
-def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception) -> Plan:
-    """The same run with half as many rows at once, after the machine ran out of memory.
+def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception | None = None) -> Plan:
+    """The same run with half as many rows at once, since there is too little memory.
 
     Raises:
-        Exception: the error itself, if it is another one or the batch cannot shrink.
+        Exception: the error that told so, if it told something else or the batch cannot shrink.
     """
     lack_of_memory = isinstance(error, MemoryError) or "alloc" in str(error)
-    if not (lack_of_memory and config.auto_find_batch_size and plan.micro_batch > 1):
+    possible = lack_of_memory and config.auto_find_batch_size and plan.micro_batch > 1
+    if error is not None and not possible:
         raise error
     mx.clear_cache()
     return make_plan(plan.rows, config, -(-plan.micro_batch // 2))

@@ -33,13 +33,20 @@ class Demand:
         weights: the frozen base.
         adapter: A and B, their gradients, AdamW's moments, and the copies an update makes.
         activations: kept from the forward for the backward pass.
-        working: alive for a moment: the loss, or one layer's backward pass.
+        loss: alive while the loss and its gradient are computed.
+        layer: alive in the backward pass of one layer.
     """
 
     weights: int
     adapter: int
     activations: int
-    working: int
+    loss: int
+    layer: int
+
+    @property
+    def working(self) -> int:
+        """What is alive for a moment: the loss, or one layer's backward pass."""
+        return max(self.loss, self.layer)
 
     @property
     def peak(self) -> int:
@@ -76,12 +83,14 @@ def demand(
     """
     probabilities = shape.rows * sizes.heads * shape.length**2 * sizes.item
     probabilities = 0 if fused_attention else probabilities
-    kept = sum(_kept(sizes, shape, level, probabilities) for level in keep)
+    adapted = keep[sizes.first :]  # nothing is kept where no gradient goes
+    kept = sum(_kept(sizes, shape, level, probabilities) for level in adapted)
     return Demand(
         weights=sizes.weights,
         adapter=sizes.adapter * 4 * 4,
         activations=int(kept),
-        working=int(_passing(sizes, shape, max(keep), probabilities, dropout)),
+        loss=int(_loss(sizes, shape)),
+        layer=int(_layer(sizes, shape, max(adapted), probabilities, dropout)),
     )
 
 
@@ -100,12 +109,15 @@ def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int) -> float:
             return token * d
 
 
-def _passing(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout: bool) -> float:
-    """The largest demand of a moment."""
+def _loss(sizes: Sizes, shape: Shape) -> float:
+    logits = _LOGITS * min(_CHUNKS * CHUNK, shape.targets) * sizes.vocabulary * 4
+    return logits + _LOSS_HIDDEN * shape.tokens * sizes.item * sizes.hidden
+
+
+def _layer(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout: bool) -> float:
+    """The larger demand of an MLP's backward pass and an attention's."""
     d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
     token = shape.tokens * sizes.item
-    loss = _LOGITS * min(_CHUNKS * CHUNK, shape.targets) * sizes.vocabulary * 4
-    loss += _LOSS_HIDDEN * token * d
     mlp = (_MLP_WIDE + _MLP_DROPPED * dropout) * token * f + _MLP_HIDDEN * token * d
     attention = _PROBABILITIES * probabilities + _ATTENTION_HIDDEN * token * d
     if keep is Keep.INPUT:
@@ -113,4 +125,4 @@ def _passing(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout
         attention += _LAYER_AGAIN * token * (d + q)
     elif keep is Keep.ATTENTION:
         mlp += _MLP_AGAIN * token * 2 * f
-    return max(loss, mlp, attention)
+    return max(mlp, attention)

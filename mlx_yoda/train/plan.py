@@ -24,6 +24,7 @@ class Plan:
         total_steps: steps of the whole run.
         seed: of the order of rows and of dropout.
         shapes: the shapes of all micro-batches.
+        heaviest: the step with the micro-batch of most tokens.
     """
 
     rows: Sequence[Packed]
@@ -33,6 +34,7 @@ class Plan:
     total_steps: int
     seed: int
     shapes: tuple[Shape, ...]
+    heaviest: int
 
     def epoch(self, step: int) -> float:
         """Passes over the data after so many steps."""
@@ -71,12 +73,14 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
         total_steps = math.ceil(config.num_train_epochs * steps_per_epoch)
     first: list[Shape] = []
     later: list[Shape] = []
+    most, heaviest = 0, 0
     for step, indices in _steps(rows, rows_per_step, config.seed):
         if step == total_steps:
             break
         needs = first if step < steps_per_epoch else later
         for start in range(0, len(indices), micro_batch):
             needs.append(needed([rows[i] for i in indices[start : start + micro_batch]]))
+            most, heaviest = max((most, heaviest), (needs[-1].tokens, step))
     return Plan(
         rows=rows,
         rows_per_step=rows_per_step,
@@ -85,6 +89,7 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
         total_steps=total_steps,
         seed=config.seed,
         shapes=tuple(choose_shapes(first, later)),
+        heaviest=heaviest,
     )
 
 
