@@ -15,7 +15,7 @@ from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
-from mlx_yoda.recipes.fitting import Fitting, fit_to_memory, frozen_prefix
+from mlx_yoda.recipes.fitting import fit_to_machine
 from mlx_yoda.recipes.identity import identify, public_name
 from mlx_yoda.recipes.interruption import stop_on_signal
 from mlx_yoda.recipes.milestones import Milestones
@@ -29,13 +29,10 @@ from mlx_yoda.report.redaction import redacted
 from mlx_yoda.report.trackers.choice import chosen, open_trackers
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity, load_checkpoint
-from mlx_yoda.train.compilation import Decision, decide
-from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
-from mlx_yoda.train.plan import Plan, make_plan
-from mlx_yoda.train.probe import probed
-from mlx_yoda.train.step import State, Steps, make_steps
+from mlx_yoda.train.plan import Plan
+from mlx_yoda.train.step import State
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,7 @@ def finetune(
 
     # data
     data = _data(config, base, reporter)
-    fit = _fit(config, base, data, reporter)
-    plan = make_plan(data.train, config.train, fit.micro_batch)
-    compilation = decide(config.train.compile)
-    steps = _steps(config, base, layers, plan, fit, compilation, reporter)
-    plan = probed(plan, steps, State.fresh(adapter_of(layers)), config.train, fit.budget)
-    notes = [*output.notes, *data.notes, *fit.notes, *filter(None, [compilation.note])]
+    plan, steps, fitted = fit_to_machine(config, base, layers, data.train, reporter)
 
     # the state to start from
     identity = identify(config, base, plan)
@@ -97,7 +89,8 @@ def finetune(
     # from here on the output folder is written to
     trackers = open_trackers(config, redacted(reporter))
     report = redacted(both(reporter, *trackers, output.begin(config, state.step)))
-    for event in (_started(config, base, data, plan, output), *map(Noted, (*notes, *forced))):
+    notes = map(Noted, (*output.notes, *data.notes, *fitted, *forced))
+    for event in (_started(config, base, data, plan, output), *notes):
         report(event)
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
@@ -128,11 +121,6 @@ def _data(config: Config, base: Loaded, report: Reporter) -> Dataset:
     return prepare(config, base.tokenizer, longest_row(base.model))
 
 
-def _fit(config: Config, base: Loaded, data: Dataset, report: Reporter) -> Fitting:
-    report(Working(f"planning memory for {len(data.train)} rows"))
-    return fit_to_memory(config, base, data.train)
-
-
 def _start(
     output: Output, identity: Identity, fresh: Adapter, force: bool
 ) -> tuple[State, Meter, Best, list[str]]:
@@ -159,27 +147,6 @@ def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Ou
         dataset=public_dataset(config.data.dataset_name),
         machine=machine(),
         versions=versions(),
-    )
-
-
-def _steps(
-    config: Config,
-    base: Loaded,
-    layers: Layers,
-    plan: Plan,
-    fit: Fitting,
-    compilation: Decision,
-    report: Reporter,
-) -> Steps:
-    compiling = "compiling a step and " if compilation.compiled else ""
-    report(Working(f"{compiling}trying out the longest rows"))
-    prefix = frozen_prefix(base, layers, plan.rows, fit.spare)
-    return make_steps(
-        config.train,
-        layers,
-        forward_of(base.model, fit.keep, prefix.first if prefix else 0),
-        compiled=compilation.compiled,
-        arrays=prefix.arrays if prefix else Arrays.of,
     )
 
 

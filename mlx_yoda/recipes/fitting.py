@@ -9,13 +9,18 @@ import mlx.core as mx
 from mlx_yoda.config.schema import Config, DataConfig
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import Shape
-from mlx_yoda.lora.binding import Layers
+from mlx_yoda.lora.binding import Layers, adapter_of
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.sizes import sizes_of
+from mlx_yoda.report.events import Reporter, Working
+from mlx_yoda.train.compilation import decide
 from mlx_yoda.train.fit import budget_of, choose, machine_memory
-from mlx_yoda.train.plan import make_plan
+from mlx_yoda.train.forward import Arrays, forward_of
+from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.prefix import Prefix, first_adapted_layer, run_prefix
+from mlx_yoda.train.probe import probed
 from mlx_yoda.train.recompute import Keep
+from mlx_yoda.train.step import State, Steps, make_steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,42 @@ class Fitting:
     spare: int
     budget: int
     notes: tuple[str, ...]
+
+
+def fit_to_machine(
+    config: Config, base: Loaded, layers: Layers, rows: Sequence[Packed], report: Reporter
+) -> tuple[Plan, Steps, list[str]]:
+    """Lay a run out for this machine.
+
+    Args:
+        config: the run.
+        base: the model, its LoRA layers in place.
+        layers: those layers.
+        rows: the training rows.
+        report: told what takes a while.
+
+    Returns:
+        The plan of the run, the two halves of its step, and remarks for the user.
+
+    Raises:
+        UserError: there are no rows, or there is not enough memory whatever is done.
+    """
+    report(Working(f"planning memory for {len(rows)} rows"))
+    fit = fit_to_memory(config, base, rows)
+    plan = make_plan(rows, config.train, fit.micro_batch)
+    prefix = frozen_prefix(base, layers, rows, fit.spare)
+    compilation = decide(config.train.compile)
+    steps = make_steps(
+        config.train,
+        layers,
+        forward_of(base.model, fit.keep, prefix.first if prefix else 0),
+        compiled=compilation.compiled,
+        arrays=prefix.arrays if prefix else Arrays.of,
+    )
+    compiling = "compiling a step and " if compilation.compiled else ""
+    report(Working(f"{compiling}trying out the longest rows"))
+    plan = probed(plan, steps, State.fresh(adapter_of(layers)), config.train, fit.budget)
+    return plan, steps, [*fit.notes, *filter(None, [compilation.note, _fewer(config, plan)])]
 
 
 def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitting:
@@ -61,11 +102,6 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
     )
     mx.set_cache_limit(fit.demand.cache)
     notes = []
-    if fit.micro_batch < train.per_device_train_batch_size:
-        notes.append(
-            f"memory allows {fit.micro_batch} rows at once, not "
-            f"{train.per_device_train_batch_size}; the rows of an optimizer step stay the same"
-        )
     again = sum(level is Keep.INPUT for level in fit.keep)
     if again and train.gradient_checkpointing == "auto":
         notes.append(f"to fit into memory, {again} of {len(fit.keep)} layers are recomputed")
@@ -91,6 +127,16 @@ def frozen_prefix(
     if tokens * width * item > spare:
         return None
     return run_prefix(base.model, first, rows)
+
+
+def _fewer(config: Config, plan: Plan) -> str | None:
+    wanted = config.train.per_device_train_batch_size
+    if plan.micro_batch == wanted:
+        return None
+    return (
+        f"memory allows {plan.micro_batch} rows at once, not {wanted}; the rows of an optimizer "
+        "step stay the same"
+    )
 
 
 def _largest(config: Config, rows: Sequence[Packed], micro_batch: int) -> Shape:
