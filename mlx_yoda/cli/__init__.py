@@ -1,9 +1,13 @@
 """The command line. A command and what it needs are imported only when it is called."""
 
+import os
+import signal
 import sys
 import traceback
 
 from mlx_yoda.cli.streams import redacted_streams
+
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def main() -> None:
@@ -12,6 +16,13 @@ def main() -> None:
 
     try:
         program.main(prog_name="mlx-yoda")
+    except SystemExit as end:
+        # At once, lest an impatient second signal find the interpreter half taken down.
+        if end.code in _INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code))
+        raise
     except Exception:  # a fault of this program
         with redacted_streams():
             traceback.print_exc()

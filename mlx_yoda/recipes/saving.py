@@ -71,4 +71,5 @@ class Saver:
 
 def _reason(error: OSError) -> str:
     """In the system's words, with the place where a user would look."""
-    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+    said = str(error.strerror or error)
+    return f"{said} ({error.filename})" if error.filename else said
