@@ -55,6 +55,7 @@ def make_card(record: Record, base: Base, *, adapter: str, license: str | None =
         base_words=_link(base.name, "") if base.kind == "hub" else f"`{base.name}`",
         data_words=_data_words(record),
         method="DoRA" if record.keys.get("use_dora") else "LoRA",
+        bits=started.get("base_bits"),
         steps=finished.get("step"),
         kept=kept if (kept := finished.get("kept_step")) != finished.get("step") else None,
         picture=loss_picture(record) is not None,

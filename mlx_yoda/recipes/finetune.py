@@ -145,6 +145,7 @@ def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Ou
         output_dir=str(output.path),
         base_model=public_name(base),
         dataset=public_dataset(config.data.dataset_name),
+        base_bits=base.config.get("quantization", {}).get("bits"),
         machine=machine(),
         versions=versions(),
     )

@@ -22,6 +22,7 @@ class Started(Event):
     Attributes:
         base_model: what others find the base by: its Hub id or `demo`; None for a folder here.
         dataset: the same of the data set.
+        base_bits: how many bits a weight of a quantised base has.
         machine: what it runs on, as `machine.machine` says.
         versions: package → version.
     """
@@ -38,6 +39,7 @@ class Started(Event):
     output_dir: str
     base_model: str | None = None
     dataset: str | None = None
+    base_bits: int | None = None
     machine: Mapping[str, str | int | bool | None] = field(default_factory=dict)
     versions: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -12,11 +12,14 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_yoda.config.parse import load_config
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.card import MARKER, as_text, make_card, write_card
 from mlx_yoda.hub.record import read_record
 from mlx_yoda.hub.tables import cell
+from mlx_yoda.model.convert import convert
+from mlx_yoda.recipes.finetune import finetune
 
 OWN = "# My own words\n"
 
@@ -207,3 +210,25 @@ def test_the_loss_picture_is_an_svg_that_the_card_shows(finished):
     events = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     last = [e for e in events if e["event"] == "evaluate"][-1]
     assert f"to {last['eval_loss']:.4g} at step 6" in description
+
+
+def test_a_quantised_base_is_said_to_be_one(base_folder, tmp_path):
+    convert(base_folder, tmp_path / "base", bits=4, group_size=32)
+    options = {
+        "model.model_name_or_path": str(tmp_path / "base"),
+        "data.dataset_name": "demo",
+        "data.prompt_column": "sentence",
+        "data.completion_column": "translation",
+        "train.output_dir": str(tmp_path / "run"),
+    }
+    short = ["train.max_steps=1", "train.save_strategy=no", "train.eval_strategy=no"]
+    finetune(load_config(None, short, options), reporter=lambda event: None)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "quantised to 4 bits" in card
+    assert "It was not measured on held-out rows." in card
+    assert "a folder on the machine that trained it" in " ".join(card.split())
+    assert str(tmp_path) not in card
+
+
+def test_a_base_that_is_not_quantised_is_not(finished):
+    assert "quantised" not in (finished / "README.md").read_text()
