@@ -102,10 +102,9 @@ def finetune(
     # the adapter
     adapter = milestones.install_final(state.adapter)
     saver.save_final(adapter)
-    copy_tokenizer(base.path, output.path)
     answers("after", state.step, report)
     report(_finished(state, meter, output, milestones.kept or state.step))
-    _describe(output.path)
+    _accompany(output.path, base)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
 
@@ -163,8 +162,9 @@ def _finished(state: State, meter: Meter, output: Output, kept: int) -> Finished
     )
 
 
-def _describe(folder: Path) -> None:
-    """Write the card and the page about a run, from what it has left."""
+def _accompany(folder: Path, base: Loaded) -> None:
+    """Put beside the adapter its tokenizer, and the card and the page made from what is there."""
+    copy_tokenizer(base.path, folder)
     write_card(folder)
     write_report([folder], folder / REPORT_FILE)
 
