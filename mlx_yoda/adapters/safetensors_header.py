@@ -70,7 +70,8 @@ def read_header(file: BinaryIO, place: str) -> dict[str, Entry]:
             f"{place} is no adapter: its header has {length:,} bytes, more than {MAX_HEADER:,}."
         )
     keys = _parse(file.read(length), place)
-    metadata = keys.pop(_METADATA, {})
+    metadata = keys.pop(_METADATA, None)
+    metadata = {} if metadata is None else metadata  # MLX writes null where it has none
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise UserError(f"{place}: {_METADATA} must hold text only.")
     entries = {name: _entry(name, value, 8 + length, place) for name, value in keys.items()}

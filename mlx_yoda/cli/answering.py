@@ -15,7 +15,9 @@ MODEL = "model.model_name_or_path"
 _SETTINGS = settings(MODEL, "model.model_revision", "model.dtype", "model.trust_remote_code")
 _OPTIONS = (
     click.option(
-        "--adapter", metavar="DIR|ID", help="Folder or Hub id of a PEFT adapter; none for the base."
+        "--adapter",
+        metavar="DIR|ID",
+        help="Folder or Hub id of a PEFT or mlx-lm adapter; none for the base.",
     ),
     click.option(
         "--max-tokens", type=int, default=256, show_default=True, help="Longest answer, in tokens."

@@ -30,7 +30,7 @@ mlx-yoda evaluate --model microsoft/Phi-3-mini-4k-instruct --data rows.jsonl --s
 )
 @config_options
 @settings(MODEL, "data.dataset_name")
-@click.option("--adapter", metavar="DIR|ID", help="Folder or Hub id of a PEFT adapter.")
+@click.option("--adapter", metavar="DIR|ID", help="Folder or Hub id of a PEFT or mlx-lm adapter.")
 @click.option(
     "--split",
     type=click.Choice(["validation", "test", "train"]),

@@ -39,6 +39,7 @@ def unflatten(like: Adapter, weights: Sequence[mx.array]) -> Adapter:
 def install(layers: Layers, adapter: Adapter) -> None:
     """Give the layers these weights."""
     for path, layer in layers.items():
+        layer.settle(False)
         for name in layer.weight_names:
             layer[name] = adapter[path][name]
 

@@ -28,14 +28,20 @@ class DoRALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, **options: Any) -> None:
         super().__init__(base, **options)
+        self._settled: mx.array | None = None
         self._squares = mx.square(plain_weight(base)).sum(axis=1)  # (out,), no parameter
         self.lora_magnitude_vector = mx.sqrt(self._squares)
         mx.eval(self._squares)  # one layer's unpacked weight at a time
 
+    def settle(self, still: bool) -> None:
+        """Keep the rows' norms, which cost a product with the base's weight, or forget them."""
+        self._settled = self.row_norms() if still else None
+
     def product(self, source: mx.array, pre: Pre | None = None) -> mx.array:
         """Map source to `(..., out)`, as `LoRALinear.product`."""
         y = lora_product(self, source, pre)
-        length = self.lora_magnitude_vector / mx.stop_gradient(self.row_norms())
+        norms = self.row_norms() if self._settled is None else self._settled
+        length = self.lora_magnitude_vector / mx.stop_gradient(norms)
         bias = self.base.get("bias")
         if bias is None:
             return y * length.astype(y.dtype)

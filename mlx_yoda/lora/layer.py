@@ -44,6 +44,9 @@ class LoRALinear(nn.Module):
         self.dropout = dropout
         self._dropout_key: mx.array | None = None  # the underscore keeps it out of parameters()
 
+    def settle(self, still: bool) -> None:
+        """Say whether the weights stay as they are, so that what hangs on them is made once."""
+
     @property
     def dropout_key(self) -> mx.array | None:
         """The PRNG keys `(..., 2)` of the next call's tokens, or None for no dropout."""

@@ -11,7 +11,6 @@ from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.family import longest_row
-from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
@@ -22,7 +21,7 @@ from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
-from mlx_yoda.recipes.start import model_to_train
+from mlx_yoda.recipes.start import model_to_train, parameters
 from mlx_yoda.report.events import Finished, Noted, Reporter, Started, Working, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
@@ -131,7 +130,7 @@ def _start(
 
 
 def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
-    trainable, total = count_parameters(base.model)
+    trainable, total = parameters(config, base)
     return Started(
         total_steps=plan.total_steps,
         epochs=plan.epoch(plan.total_steps),

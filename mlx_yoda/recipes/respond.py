@@ -60,7 +60,8 @@ def open_responder(
         trust_remote_code=model.trust_remote_code,
     )
     if loaded:
-        attach(base.model, loaded)
+        for layer in attach(base.model, loaded).values():
+            layer.settle(True)
     return Responder(base, adapter, loaded.base_model_name_or_path if loaded else None)
 
 

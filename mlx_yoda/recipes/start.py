@@ -9,6 +9,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.generate import attach
 from mlx_yoda.lora.binding import Layers
 from mlx_yoda.lora.inject import inject
+from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
 from mlx_yoda.recipes.respond import read_adapter
 
@@ -36,6 +37,13 @@ def model_to_train(config: Config) -> tuple[Config, Loaded, Layers]:
     config = replace(config, lora=_continued(config.lora, adapter.lora))
     base = load_base(config.model)
     return config, base, attach(base.model, replace(adapter, lora=config.lora))
+
+
+def parameters(config: Config, base: Loaded) -> tuple[int, int]:
+    """Count `(trainable, total)` parameters; of PiSSA's A and B only one half trains."""
+    trainable, total = count_parameters(base.model)
+    still = 0 if config.lora.init_lora_weights is True else trainable // 2
+    return trainable - still, total - still
 
 
 def load_base(model: ModelConfig) -> Loaded:

@@ -3,14 +3,19 @@
 import json
 
 import mlx.core as mx
+import mlx_lm
 import numpy as np
 import pytest
 import safetensors.numpy
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_yoda.adapters.mlx_lm import load_mlx_lm, save_mlx_lm
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
+from mlx_yoda.generate import attach
+from mlx_yoda.lora.inject import remove
 
 PATH = "model.layers.0.mlp.down_proj"
 
@@ -80,3 +85,30 @@ def test_a_scale_of_zero_and_a_contradiction_are_refused(folder):
         file.write_text(json.dumps(config))
         with pytest.raises(UserError, match=message):
             load_mlx_lm(folder)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_what_mlx_lms_trainer_writes_is_read(our_base, base_folder, tmp_path, kind):
+    """Its layers, its own way of saving them (metadata null), and its configuration's keys."""
+    keys = ["self_attn.qkv_proj", "mlp.down_proj"]
+    settings = {"rank": 3, "scale": 10.0, "dropout": 0.0, "keys": keys}
+    model, _ = mlx_lm.load(str(base_folder))
+    model.freeze()
+    linear_to_lora_layers(model, 1, settings, use_dora=kind == "dora")
+    for path, array in tree_flatten(model.trainable_parameters()):
+        noise = 0.1 * mx.random.normal(array.shape, key=mx.random.key(len(path)))
+        model.update(tree_unflatten([(path, array + noise)]))
+    mx.save_safetensors(
+        str(tmp_path / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters()))
+    )
+    config = {"fine_tune_type": kind, "num_layers": 1, "lora_parameters": settings}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    adapter = load_mlx_lm(tmp_path)
+    assert adapter.lora.layers_to_transform == [1]
+    assert adapter.lora.target_modules == ["down_proj", "qkv_proj"]
+    ids = mx.array([[5, 17, 40, 3, 99, 8]])
+    attach(our_base.model, adapter)
+    ours = our_base.model(ids)
+    remove(our_base.model)
+    assert mx.abs(ours - our_base.model(ids)).max() > 0.1
+    assert mx.abs(ours - model(ids)).max() < 1e-4

@@ -109,3 +109,23 @@ def test_logits_and_gradients_are_pefts(our_model, their_base, make_adapter, tmp
             want = wanted[f"base_model.model.{path}.{name}.default.weight"]
             distance = np.linalg.norm(np.array(gradient) - want) / np.linalg.norm(want)
             assert distance < 1e-4, (path, name)
+
+
+def test_a_settled_layer_computes_its_norms_once_and_forgets_them_with_new_weights(monkeypatch):
+    layer = make_layer()
+    layer.lora_B = mx.random.normal((N_OUT, R), key=mx.random.key(2))
+    x = mx.random.normal((10, N_IN), key=mx.random.key(5))
+    before = layer(x)
+    counted = []
+    plain = DoRALinear.row_norms
+    monkeypatch.setattr(DoRALinear, "row_norms", lambda self: counted.append(1) or plain(self))
+    layer.settle(True)
+    assert mx.array_equal(layer(x), before)
+    assert mx.array_equal(layer(x), before)
+    assert len(counted) == 1
+    layers = {"it": layer}
+    other = {"it": adapter_of(layers)["it"] | {"lora_B": 2 * layer.lora_B}}
+    install(layers, other)
+    fresh = make_layer()
+    fresh.lora_B = 2 * mx.random.normal((N_OUT, R), key=mx.random.key(2))
+    assert mx.array_equal(layer(x), fresh(x))

@@ -11,7 +11,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.recipes.export import export
 from mlx_yoda.recipes.respond import read_adapter
-from mlx_yoda.recipes.start import model_to_train
+from mlx_yoda.recipes.start import model_to_train, parameters
 
 KEYS = {"r": 3, "lora_alpha": 9, "target_modules": ["o_proj", "qkv_proj"], "use_rslora": True}
 
@@ -92,3 +92,11 @@ def test_an_mlx_lm_adapter_without_our_settings_is_read(configured, make_adapter
         ["o_proj", "qkv_proj"], [0, 1]
     )  # fmt: skip
     assert same(adapter_of(layers), read_adapter(str(source)).weights())
+
+
+def test_of_pissas_parameters_those_count_that_train(configured):
+    counts = []
+    for method in (True, "pissa"):
+        config, base, _ = model_to_train(configured(init_lora_weights=method))
+        counts.append(parameters(config, base))
+    assert counts[0] == counts[1]
