@@ -152,6 +152,8 @@ def _public_names(record: Record, base: Base) -> dict[str, str]:
         output, data = record.config.train.output_dir, record.config.data.dataset_name
         names |= {output: Path(output).name, data: Path(data).name}
         names[record.config.model.model_name_or_path] = base.name
+        if start := record.config.model.init_adapter:
+            names[start] = Path(start).name
     names[str(Path.home())] = "~"
     private = {path: name for path, name in names.items() if len(path) > 1 and path[:1] == "/"}
     return dict(sorted(private.items(), key=lambda item: -len(item[0])))

@@ -104,3 +104,13 @@ def test_an_exported_adapter_can_be_published_too(folder, tmp_path):
         "tokenizer_config.json",
     }
     assert files["README.md"] == (folder / "README.md").read_bytes()
+
+
+def test_the_adapter_that_a_run_went_on_from_keeps_its_place_to_itself(folder):
+    settings = folder / "config.yaml"
+    told = settings.read_text().replace("init_adapter: null", "init_adapter: /data/secret/first")
+    settings.write_text(told)
+    assert "/data/secret/first" in told
+    published = by_path(items_of(folder))["config.yaml"]
+    assert b"init_adapter: first" in published
+    assert b"/data/secret" not in published
