@@ -81,7 +81,13 @@ def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = N
     packed = pack(train.examples, config.data.packing, config.data.max_length)
     measured = pack(validation.examples, "none", config.data.max_length)
     check_lengths([*packed, *measured], longest)
-    return Dataset(packed, measured, questions(held_out), notes)
+    asked = questions(held_out)
+    if metric_name(config.train) in ("exact_match", "chrf") and not asked:
+        raise UserError(
+            f"train.metric_for_best_model: the held-out rows of {splits.name} are no questions "
+            "with answers, so there are none to score; take loss."
+        )
+    return Dataset(packed, measured, asked, notes)
 
 
 def check_lengths(rows: Sequence[Packed], limit: int | None) -> None:

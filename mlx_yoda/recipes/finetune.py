@@ -7,6 +7,7 @@ from typing import Literal
 
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.sources import public_dataset
+from mlx_yoda.errors import UserError
 from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.machine import machine, versions
@@ -96,14 +97,15 @@ def finetune(
     with stop_on_signal() as stop:
         saver = Saver(config, output, identity, report)
         milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
-        state = train(state, plan, steps, config.train, meter, report, milestones)
+        if not best.exhausted(config.train):  # else it had stopped early
+            state = train(state, plan, steps, config.train, meter, report, milestones)
 
     # the adapter
     adapter = milestones.install_final(state.adapter)
     saver.save_final(adapter)
     answers("after", state.step, report)
     report(_finished(state, meter, output, milestones.kept or state.step))
-    _accompany(output.path, base)
+    _accompany(output.path, base, report)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
 
 
@@ -161,11 +163,14 @@ def _finished(state: State, meter: Meter, output: Output, kept: int) -> Finished
     )
 
 
-def _accompany(folder: Path, base: Loaded) -> None:
+def _accompany(folder: Path, base: Loaded, report: Reporter) -> None:
     """Put beside the adapter its tokenizer, and the card and the page made from what is there."""
     copy_tokenizer(base.path, folder)
     write_card(folder)
-    write_report([folder], folder / REPORT_FILE)
+    try:
+        write_report([folder], folder / REPORT_FILE)
+    except UserError as error:  # such as metrics that an earlier part of the run left damaged
+        report(Noted(f"there is no {REPORT_FILE}: {error}"))
 
 
 def _answers(

@@ -59,6 +59,8 @@ class Console:
                 RunPanel(self._progress), console=self._out, redirect_stdout=False, transient=False
             )
             self._live.start()
+        if self._live and isinstance(event, Working):
+            self._live.refresh()  # what follows may leave no time for it
 
     def _is_worth_a_line(self, event: Event) -> bool:
         """The panel shows steps and what it is busy with; elsewhere these are lines, but few."""

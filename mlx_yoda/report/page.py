@@ -113,9 +113,14 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     """Write the report on the runs in these folders.
 
     Raises:
-        UserError: one of them is no run, or there is no folder for the report.
+        UserError: one of them is no run or a damaged one, or there is no folder for the report.
     """
-    text = page(read_runs(folders))
+    runs = read_runs(folders)
+    try:
+        text = page(runs)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        names = " or ".join(str(folder / "metrics.jsonl") for folder in folders)
+        raise UserError(f"{names} holds what no run writes ({error!r}).") from None
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} into.")
     write_text(path, text)
@@ -222,6 +227,7 @@ def _figures(run: Run) -> dict[str, str]:
         "training rows": _shown(started.get("train_rows"), "{:,}".format),
         "steps": f"{step.get('step', 0):,} of {started.get('total_steps', 0):,}",
         "mean training loss": _shown(finished.get("train_loss"), "{:.4f}".format),
+        "adapter of step": _shown(finished.get("kept_step"), "{:,}".format),
         "held-out loss, last": f"{losses[-1][1]:.4f}" if losses else _NOTHING,
         "held-out loss, best": f"{best[1]:.4f} at step {best[0]:g}" if best else _NOTHING,
         "exact match": _change(before, after, "exact_match", ".2f"),

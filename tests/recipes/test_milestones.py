@@ -32,10 +32,10 @@ def rows(tmp_path_factory):
 def run(base_folder, rows, tmp_path):
     """Runs with these settings and tells the events."""
 
-    def run(*overrides, folder="run", resume=False):
+    def run(*overrides, folder="run", resume=False, data=rows):
         options = {
             "model.model_name_or_path": str(base_folder),
-            "data.dataset_name": str(rows),
+            "data.dataset_name": str(data),
             "train.output_dir": str(tmp_path / folder),
         }
         small = [
@@ -121,6 +121,18 @@ def test_a_resumed_run_remembers_the_best_and_the_patience(run, tmp_path, stoppe
     assert weights(folder) == weights(tmp_path / "again")
 
 
+def test_a_run_that_had_stopped_early_has_nothing_to_go_on_with(run, tmp_path):
+    early = (*BEST, "train.early_stopping_patience=2", "train.save_total_limit=null")
+    run(*early)
+    folder = tmp_path / "run"
+    before, kept = saved(folder), weights(folder)
+    (folder / "adapter_model.safetensors").unlink()
+    assert not losses(run(*early, resume=True))
+    assert (saved(folder), weights(folder)) == (before, kept)
+    patient = [text.replace("patience=2", "patience=3") for text in early]
+    assert list(losses(run(*patient, resume=True))) == [before[-1] + 1]
+
+
 def test_saving_the_best_saves_only_what_is_better(run, tmp_path):
     found = losses(
         run("train.max_steps=8", "train.save_strategy=best", "train.save_total_limit=null")
@@ -191,6 +203,13 @@ def test_what_cannot_go_together_is_said_before_anything_is_written(run, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_text_has_no_answers_to_score(run, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"{n} it is"}) + "\n" for n in "abcdefgh"))
+    with pytest.raises(UserError, match="no questions with answers"):
+        run("train.metric_for_best_model=chrf", data=text)
+
+
 @pytest.mark.parametrize("shares", ["0.1 0.3", "0.1 0.1", "0.05 0.15", "2 4"])
 def test_multiples_are_seen_in_shares_too(shares):
     evaluation, saving = shares.split()
@@ -202,3 +221,15 @@ def test_multiples_are_seen_in_shares_too(shares):
             f"train.save_steps={saving}",
         ],
     )
+
+
+def test_metrics_that_were_damaged_cost_the_page_and_not_the_run(run, tmp_path):
+    settings = ("train.max_steps=3", "train.save_total_limit=null")
+    run(*settings)
+    folder = tmp_path / "run"
+    shutil.rmtree(folder / "checkpoint-3")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "sample", "step": 1}\n')
+    events = run(*settings, resume=True)
+    assert (folder / "adapter_model.safetensors").exists()
+    assert "there is no report.html" in events[-1].message

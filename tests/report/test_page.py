@@ -104,6 +104,26 @@ def test_what_is_no_run_is_said(tmp_path, make_run):
         write_report([make_run("a")], tmp_path / "no" / "report.html")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "step", "loss": 1}',
+        '{"event": "sample", "step": 1}',
+        '{"event": "generate", "when": "after", "samples": [1]}',
+        '{"event": "started", "machine": "x", "total_steps": "y"}',
+        '{"event": "evaluate", "step": [], "eval_loss": 1}',
+        '{"event": "finished", "train_loss": {}}',
+    ],
+)
+def test_damaged_metrics_are_said_in_one_sentence(make_run, line):
+    folder = make_run("a")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match="holds what no run writes"):
+        write_report([folder], folder / "report.html")
+    assert not (folder / "report.html").exists()
+
+
 def test_both_themes_have_enough_contrast(shown, contrast):
     style = shown.split("<style>")[1].split("</style>")[0]
     themes = style.split("prefers-color-scheme: dark")
