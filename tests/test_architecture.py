@@ -132,6 +132,13 @@ def test_only_the_command_line_prints_and_exits(path):
 
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_durations_are_measured_by_clocks_that_nobody_sets_back(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute | ast.Name):
+            assert ast.unparse(node) not in ("time.time", "time.time_ns", "datetime.utcnow")
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_every_module_and_public_function_says_what_it_is_for(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"

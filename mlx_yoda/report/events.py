@@ -62,6 +62,7 @@ class Stepped(Event):
         input_tokens, supervised_tokens: of the whole run so far.
         peak_memory: bytes that MLX's allocator held at most.
         seconds: this step's.
+        asleep: seconds that passed meanwhile and were no work, if the machine slept.
         logged: whether it belongs into metrics.jsonl, which is so every `logging_steps`.
     """
 
@@ -79,6 +80,7 @@ class Stepped(Event):
     peak_memory: int
     seconds: float
     logged: bool
+    asleep: float | None = None
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class Progress:
                 self.stage, self.since = event.what, self.clock()
             case Stepped():
                 self.step = event
-                self._first = self._first or (event.step, self.clock())
+                first, since = self._first or (event.step, self.clock())
+                self._first = (first, since + (event.asleep or 0.0))
                 self._remember(event.loss)
             case Evaluated():
                 self.evaluated = event

@@ -1,4 +1,4 @@
-"""Numbers gone wrong: what is said of a skipped update or a diverging loss, and when it is enough.
+"""Numbers gone wrong: what is said of skipped updates and a diverging loss, and when it is enough.
 
 The update itself skips a loss or gradient that is not finite (`train.step`); the meter counts it.
 """
@@ -29,6 +29,11 @@ def symptoms(step: int, meter: Meter, plan: Plan) -> Iterator[str]:
                 "weights are damaged, or those rows."
             )
         yield f"{what}: the update was skipped ({meter.skipped} in all)"
+    if asleep := meter.last.asleep:
+        yield (
+            f"the machine seems to have slept for {asleep / 60:,.0f} minutes in step {step}; they "
+            "do not count as time spent training"
+        )
     if meter.diverged_at == step:
         yield (
             f"the loss diverges: about {meter.smooth_loss:.3g} at step {step}, and it was down to "

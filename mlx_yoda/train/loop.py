@@ -116,6 +116,7 @@ def _stepped(step: int, plan: Plan, config: TrainConfig, meter: Meter, rate: flo
         supervised_tokens_per_second=last.supervised_tokens / last.seconds,
         peak_memory=mx.get_peak_memory(),
         seconds=last.seconds,
+        asleep=last.asleep or None,
         logged=logged,
     )
 

@@ -9,13 +9,14 @@ _ASLEEP = 10.0, 60.0  # a step this many times the longest, and seconds more, wa
 
 
 class Last(NamedTuple):
-    """The latest optimizer step by itself."""
+    """The latest optimizer step by itself; `asleep` are seconds that were not spent on it."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
     input_tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
+    asleep: float = 0.0
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Meter:
 
     def add(self, step: int, last: Last) -> None:
         """Count one optimizer step, from 1."""
-        last = last._replace(seconds=self._awake(last.seconds))
+        awake = self._awake(last.seconds)
+        last = last._replace(seconds=awake, asleep=last.seconds - awake)
         self.input_tokens += last.input_tokens
         self.supervised_tokens += last.supervised_tokens
         self.seconds += last.seconds

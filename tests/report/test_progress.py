@@ -1,6 +1,7 @@
 """The trend of the loss, and how long it will take."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,9 @@ def test_the_time_left_goes_by_the_pace_of_this_session(stepped):
     now[0] = 8.0
     progress(stepped(25))
     assert progress.remaining() == pytest.approx(30.0)
+    now[0] = 8.0 + 3600.0 + 2.0
+    progress(replace(stepped(26), asleep=3600.0))
+    assert progress.remaining() == pytest.approx(28.0)
 
 
 def test_what_it_is_busy_with_ends_with_the_next_event(stepped):

@@ -174,11 +174,16 @@ def test_the_counters_are_part_of_what_a_checkpoint_keeps():
 
 
 def test_an_hour_asleep_is_no_time_spent_training():
-    meter = Meter()
+    meter, said = Meter(), []
     for step, seconds in enumerate((5.0, 1.0, 1.2, 3600.0, 1.0), 1):
         meter.add(step, Last(1.0, 1.0, 100, 50, seconds))
         assert meter.last.input_tokens / meter.last.seconds >= 20
+        said += symptoms(step, meter, plan=None)
     assert meter.seconds == pytest.approx(13.2)
+    assert said == [
+        "the machine seems to have slept for 60 minutes in step 4; they do not count as time "
+        "spent training"
+    ]
 
 
 def test_a_step_that_is_only_slow_counts_in_full():
