@@ -136,8 +136,10 @@ class Milestones:
         return Sample(question.prompt, question.reference, said)
 
     def _why_stopped(self, step: int) -> str:
+        least = self.config.early_stopping_threshold
+        enough = f" by more than {least:g}" if least else ""
         return (
-            f"stopping early at step {step}: {metric_name(self.config)} has not improved for "
-            f"{self.best.waited} evaluations; the best was {self.best.metric:.4g} at step "
+            f"stopping early at step {step}: {metric_name(self.config)} has not improved{enough} "
+            f"for {self.best.waited} evaluations; the best was {self.best.metric:.4g} at step "
             f"{self.best.step}"
         )

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def records(path):
             at += BLOCK - at % BLOCK
             continue
         _, size, kind = struct.unpack("<IHB", data[at : at + HEADER])
+        if at + HEADER + size > len(data):
+            return
         whole += data[at + HEADER : at + HEADER + size]
         at += HEADER + size
         if kind in (1, 4):  # whole, or the last part
@@ -33,6 +36,17 @@ def records(path):
             record.ParseFromString(whole)
             yield record
             whole = b""
+
+
+def finished(path):
+    """All records; wandb's own process may still be writing when `finish` has returned."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = list(records(path))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not end")
 
 
 @pytest.fixture
@@ -53,7 +67,7 @@ def test_its_file_holds_the_numbers_and_the_settings(events, tmp_path, alone):
         tell(event)
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     history, summary, runs = [], {}, []
-    for record in records(path):
+    for record in finished(path):
         if record.HasField("history"):
             items = record.history.item
             row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
