@@ -115,7 +115,10 @@ def _own_ranks(
         if not matches_target(path, lora) or r > a.shape[0] or own == 0:
             raise UserError(f"{file}: {path} is not what {CONFIG_FILE} says in {_OURS}.")
         b = b[:, :r]
-        found[path] = a[:r], b if own == keys["scale"] else b * (keys["scale"] / own)
+        b = b if own == keys["scale"] else b * (keys["scale"] / own)
+        if not mx.isfinite(b).all():
+            raise UserError(f"{file}: the scales in {CONFIG_FILE} are too far apart for {path}.")
+        found[path] = a[:r], b
     mx.eval(found)
     return found
 

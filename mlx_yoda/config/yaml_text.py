@@ -100,6 +100,8 @@ def _compose(text: str, file: str) -> yaml.Node | None:
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is broken YAML: {reason}.") from None
+    except (ValueError, OverflowError) as error:  # PyYAML's own: of a version, of an escape
+        raise UserError(f"{file} is broken YAML: {str(error)[:100]}.") from None
     except RecursionError:
         raise UserError(f"{file} is nested too deeply to be a configuration.") from None
 

@@ -115,6 +115,7 @@ def load_checkpoint(
     """
     try:
         trainer = unseal(path)
+        _check_types(trainer)
         raw = safetensors.numpy.load_file(path / _OPTIMIZER)
         step, meter = int(trainer["global_step"]), Meter(**trainer["meter"])
         best, saved = Best.of_dict(trainer), dict(trainer["fingerprints"])
@@ -171,6 +172,18 @@ def _holds(path: Path, moments: bytes) -> bool:
         return bool(unseal(path)["files"][_OPTIMIZER]["sha256"] == sha256(moments).hexdigest())
     except (Broken, KeyError):
         return False
+
+
+def _check_types(trainer: Mapping[str, Any]) -> None:
+    """Refuse values of wrong types in a seal that is whole: a stranger can seal anything."""
+    meter, best = trainer["meter"], Best.of_dict(dict(trainer))
+    if type(trainer["global_step"]) is not int or not isinstance(trainer["architecture"], str):
+        raise ValueError(f"{SEAL} has no step or no architecture")
+    if not isinstance(meter, dict) or not isinstance(trainer["fingerprints"], dict):
+        raise ValueError(f"{SEAL} has no meter or no fingerprints")
+    for number in (*meter.values(), *vars(best).values()):
+        if not isinstance(number, int | float | None):
+            raise ValueError(f"{SEAL} holds {str(number)[:60]!r} in a number's place")
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

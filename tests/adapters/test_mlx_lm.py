@@ -78,6 +78,7 @@ def test_a_scale_of_zero_and_a_contradiction_are_refused(folder):
     file = folder / "adapter_config.json"
     for ours, message in (
         ({"lora_alpha": 0}, "is not what adapter_config.json says"),
+        ({"lora_alpha": 1e-120}, "are too far apart for model.layers.0.mlp.down_proj"),
         ({"use_dora": True}, "contradict each other"),
     ):
         config = json.loads(file.read_text())

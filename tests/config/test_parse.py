@@ -305,8 +305,10 @@ def test_a_bomb_of_aliases_does_not_go_off(tmp_path):
         (b"lora: \xff", "is not UTF-8 text"),
         (b"\xff\xfel\0o\0r\0a\0", "is not UTF-8 text"),
         (b"lora: {}\n---\nlora: {}", "broken YAML"),
+        (b"%YAML " + b"9" * 5000 + b".1\n---\nlora: {}", "broken YAML: Exceeds the limit"),
+        (b'lora: {r: "\\UFFFFFFFF"}', "broken YAML"),
     ],
-    ids=range(16),
+    ids=range(18),
 )  # fmt: skip
 def test_a_hostile_file_is_one_short_sentence(tmp_path, content, said):
     assert said in refused(tmp_path, content)
