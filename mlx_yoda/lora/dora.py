@@ -1,6 +1,6 @@
 """DoRA: a linear layer whose update changes direction and length apart (arXiv 2402.09353)."""
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,8 +16,8 @@ class DoRALinear(LoRALinear):
     paper), and a bias stays outside. Dropout falls on the input of the low-rank branch alone, as
     in LoRA; PEFT, where it drops, drops a part of the base's product too.
 
-    The product is LoRA's, with LoRA's own backward pass; what comes on top is left to automatic
-    differentiation, which keeps the product's output `(..., out)` besides LoRA's source.
+    The product is LoRA's, with LoRA's own backward pass; what comes on top keeps the product's
+    output `(..., out)` besides LoRA's source.
 
     Attributes:
         lora_magnitude_vector: m `(out,)` float32 master, at first the lengths of W's rows, so
@@ -41,11 +41,10 @@ class DoRALinear(LoRALinear):
         """Map source to `(..., out)`, as `LoRALinear.product`."""
         y = lora_product(self, source, pre)
         norms = self.row_norms() if self._settled is None else self._settled
-        length = self.lora_magnitude_vector / mx.stop_gradient(norms)
         bias = self.base.get("bias")
         if bias is None:
-            return y * length.astype(y.dtype)
-        return (y - bias) * length.astype(y.dtype) + bias
+            return _stretched(y, self.lora_magnitude_vector, norms)
+        return _stretched(y - bias, self.lora_magnitude_vector, norms) + bias
 
     def row_norms(self) -> mx.array:
         """`|W + scale · B A|` of each row, `(out,)` float32, without making the sum.
@@ -57,6 +56,29 @@ class DoRALinear(LoRALinear):
         crossed = (b * through).sum(axis=1)
         update = ((b @ (a @ a.T)) * b).sum(axis=1)
         return mx.sqrt(mx.maximum(self._squares + 2 * s * crossed + s * s * update, 0))
+
+
+def _stretched(y: mx.array, magnitude: mx.array, norms: mx.array) -> mx.array:
+    """`y · magnitude / norms` for y `(..., out)`; no gradient flows to norms."""
+
+    def product(y: mx.array, magnitude: mx.array, norms: mx.array) -> mx.array:
+        return y * (magnitude / norms).astype(y.dtype)
+
+    def backward(
+        primals: tuple[mx.array, ...], dy: mx.array, _: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        y, magnitude, norms = primals
+        by_row = (dy.astype(mx.float32) * y.astype(mx.float32)).reshape(-1, y.shape[-1])
+        gradient = by_row.sum(axis=0) / norms
+        back = dy.astype(y.dtype) * (magnitude / norms).astype(y.dtype)
+        # As in LoRA's product: the gradient leaves when the layer's own is done, so that y of one
+        # layer is let go of before the next one's is made again.
+        (back,) = mx.depends([back], [gradient])
+        return back, gradient, mx.zeros_like(norms)
+
+    apply = mx.custom_function(product)
+    apply.vjp(backward)
+    return cast(mx.array, apply(y, magnitude, mx.stop_gradient(norms)))
 
 
 def _without_bias(base: nn.Module, x: mx.array) -> mx.array:
