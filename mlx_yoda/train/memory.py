@@ -17,12 +17,12 @@ from mlx_yoda.train.loss import CHUNK
 from mlx_yoda.train.recompute import Keep
 
 # Arrays alive at once, fitted.
-_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.34, 0.76  # by automatic differentiation, of every width
-_LOGITS, _CHUNKS = 3.53, 3.12  # float32; MLX allocates ahead, so more than one chunk is alive
-_LOSS_HIDDEN = 3.26
-_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 11.06, 1.84, 12.35
-_PROBABILITIES, _ATTENTION_HIDDEN = 3.07, 24.67
-_LAYER_AGAIN, _MLP_AGAIN = 2.52, 2.21
+_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.37, 0.77  # by automatic differentiation, of every width
+_LOGITS, _CHUNKS = 3.58, 2.74  # float32; MLX allocates ahead, so more than one chunk is alive
+_LOSS_HIDDEN = 6.05
+_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 13.06, 1.86, 6.95
+_PROBABILITIES, _ATTENTION_HIDDEN = 3.12, 23.87
+_LAYER_AGAIN, _MLP_AGAIN = 2.57, 2.24
 
 
 @dataclass(frozen=True)
