@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,6 +19,7 @@ from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, target_paths
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
 from mlx_yoda.model.family import expecting, longest_row
+from mlx_yoda.model.piece import Piece
 
 Messages = Sequence[dict[str, str]]  # [{"role": …, "content": …}, …]
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def check_fit(model: nn.Module, adapter: Adapter) -> None:
             )
 
 
-def stream(
+def pieces(
     model: nn.Module,
     tokenizer: TokenizerWrapper,
     messages: Messages,
@@ -71,8 +72,8 @@ def stream(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int | None = None,
-) -> Iterator[str]:
-    """Yield the answer to a conversation piece by piece.
+) -> Iterator[Piece]:
+    """Yield the answer to a conversation piece by piece, with its tokens and how it ends.
 
     Args:
         model: an mlx-lm model.
@@ -94,31 +95,24 @@ def stream(
     responses = stream_generate(model, tokenizer, prompt, max_tokens=max_tokens, sampler=sampler)
     with expecting(model, len(prompt)):
         for response in _quiet(responses):
-            if response.text:
-                yield response.text
+            tokens, reason = response.generation_tokens, response.finish_reason
+            yield Piece(response.text, len(prompt), tokens, reason)
+
+
+def stream(
+    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **sampling: Any
+) -> Iterator[str]:
+    """Yield the words of an answer as they come; options and errors as `pieces`."""
+    for piece in pieces(model, tokenizer, messages, **sampling):
+        if piece.text:
+            yield piece.text
 
 
 def answer(
-    model: nn.Module,
-    tokenizer: TokenizerWrapper,
-    messages: Messages,
-    *,
-    max_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int | None = None,
+    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **sampling: Any
 ) -> str:
-    """The whole answer to a conversation; arguments and errors as `stream`."""
-    pieces = stream(
-        model,
-        tokenizer,
-        messages,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-    )
-    return "".join(pieces)
+    """The whole answer to a conversation; options and errors as `pieces`."""
+    return "".join(stream(model, tokenizer, messages, **sampling))
 
 
 def answer_all(
@@ -142,7 +136,7 @@ def answer_all(
         batch_size: rows that are generated side by side.
 
     Raises:
-        UserError: as `stream`.
+        UserError: as `pieces`.
     """
     _check_options(max_tokens, 0.0, 1.0)
     prompts = [prompt_tokens(tokenizer, messages) for messages in conversations]

@@ -4,7 +4,10 @@ import ctypes
 import ctypes.util
 import json
 import os
+import shutil
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ if sys.platform == "linux" and (library := ctypes.util.find_library("openblas"))
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+DRIVER = shutil.which("chromedriver")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -58,7 +63,7 @@ def our_base(base_folder):
     return load(base_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_adapter(our_base, base_folder, tmp_path_factory):
     """Writes a PEFT adapter for that model, with B away from zero, and gives its folder."""
     import mlx.core as mx
@@ -85,3 +90,42 @@ def make_adapter(our_base, base_folder, tmp_path_factory):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium that logs what it says and what it asks the network for."""
+    if not (BROWSER and DRIVER):
+        pytest.skip("there is no Chromium with its chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"),
+        *("disable-component-update", "disable-sync", f"user-data-dir={profile}"),
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        driver.quit()
+
+
+@pytest.fixture
+def contrast() -> Callable[[str, str], float]:
+    """The contrast of two colours `#rrggbb` by WCAG 2.2, 1 to 21."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def ratio(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    return ratio

@@ -17,7 +17,7 @@ LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
-    "train": 2, "generate": 2, "evaluate": 2, "hub": 2,
+    "train": 2, "generate": 2, "evaluate": 2, "hub": 2, "serve": 2,
     "recipes": 3,
     "cli": 4, "__main__": 5, "__init__": 0,
 }  # fmt: skip

@@ -14,7 +14,8 @@ from mlx_yoda.cli.streams import redacted_streams
 from mlx_yoda.errors import UserError
 
 _COMMANDS = (
-    "train", "plan", "generate", "chat", "evaluate", "report", "convert", "export", "push", "info"
+    "train", "plan", "generate", "chat", "serve", "evaluate", "report", "convert", "export", "push",
+    "info",
 )  # fmt: skip
 _WRONG_INPUT = 2
 _LONGEST = 1500  # characters of a message; more would only hide what it says

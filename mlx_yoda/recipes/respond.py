@@ -33,7 +33,7 @@ class Responder:
     trained_on: str | None = None
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
-        """Yield the answer to a conversation piece by piece; options as `generate.stream`."""
+        """Yield the answer to a conversation piece by piece; options as `generate.pieces`."""
         return stream(self.base.model, self.base.tokenizer, messages, **sampling)
 
 

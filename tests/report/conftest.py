@@ -48,22 +48,6 @@ def stepped() -> Callable[..., Stepped]:
 
 
 @pytest.fixture
-def contrast() -> Callable[[str, str], float]:
-    """The contrast of two colours `#rrggbb` by WCAG 2.2, 1 to 21."""
-
-    def luminance(color: str) -> float:
-        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    def ratio(one: str, other: str) -> float:
-        low, high = sorted((luminance(one), luminance(other)))
-        return (high + 0.05) / (low + 0.05)
-
-    return ratio
-
-
-@pytest.fixture
 def make_run(tmp_path: Path, stepped: Callable[..., Stepped]) -> Callable[..., Path]:
     """Writes the folder of a run of 40 steps."""
 

@@ -1,16 +1,11 @@
 """The report in a real Chromium: no error, everything drawn, nothing fetched, nothing too wide."""
 
 import json
-import shutil
-import warnings
 
 import pytest
 
 from mlx_yoda.config.schema import Config, LoraConfig
 from mlx_yoda.report.page import write_report
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 
 # What is drawn where, in pixels of the page.
 MEASURE = """
@@ -24,29 +19,6 @@ return [...document.querySelectorAll('svg.chart')].map((svg) => ({
   color: getComputedStyle(svg.querySelector('.surface')).fill,
 }));
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that logs what it says and what it asks the network for."""
-    if not (BROWSER and DRIVER):
-        pytest.skip("there is no Chromium with its chromedriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"),
-        *("disable-component-update", "disable-sync", f"user-data-dir={profile}"),
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        driver.quit()
 
 
 @pytest.fixture(params=["one run", "three runs with long names"])
