@@ -2,8 +2,8 @@
 
 import json
 import secrets
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from mlx_yoda.model.piece import Piece
@@ -18,7 +18,7 @@ class Reply:
     def __init__(self, model: str) -> None:
         self._same = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "created": int(time.time()),
+            "created": now(),
             "model": model,
         }
 
@@ -50,6 +50,11 @@ class Reply:
     def _chunk(self, delta: Mapping[str, str], reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return {**self._same, "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def now() -> int:
+    """The date, in seconds since 1970, as the OpenAI API writes dates."""
+    return int(datetime.now(UTC).timestamp())
 
 
 def models(names: Mapping[str, str], created: int) -> dict[str, Any]:

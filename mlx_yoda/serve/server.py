@@ -4,7 +4,6 @@ import contextlib
 import json
 import select
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -16,7 +15,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.serve.access import Access
 from mlx_yoda.serve.page import page
 from mlx_yoda.serve.refusal import Refusal
-from mlx_yoda.serve.reply import DONE, WAITING, Reply, event, models
+from mlx_yoda.serve.reply import DONE, WAITING, Reply, event, models, now
 from mlx_yoda.serve.request import Defaults, parse
 from mlx_yoda.serve.worker import Job, Worker
 
@@ -69,7 +68,7 @@ class Server(ThreadingTCPServer):
             UserError: it cannot listen there.
         """
         self.service = service
-        self.started = int(time.time())
+        self.started = now()
         self._free = BoundedSemaphore(_CONNECTIONS)
         host = service.access.host
         try:
