@@ -49,6 +49,7 @@ def command(
     another dtype.
     """
     from mlx_yoda.model.convert import convert
+    from mlx_yoda.report.words import size
 
     work = f"quantising to {quantize} bits" if quantize else "converting"
     remark(f"{work} {source}, from the Hub if it is not here yet …")
@@ -61,7 +62,6 @@ def command(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    size = sum(file.stat().st_size for file in dest.iterdir() if file.is_file())
-    written = f"{size / 1e9:.2f} GB" if size > 1e8 else f"{size / 1e6:.1f} MB"
-    remark(f"Wrote {dest} ({written}). Try it:")
+    written = sum(file.stat().st_size for file in dest.iterdir() if file.is_file())
+    remark(f"Wrote {dest} ({size(written)}). Try it:")
     remark(f"  {shlex.join([*program(), 'chat', '--model', str(dest)])}")

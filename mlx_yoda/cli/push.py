@@ -85,16 +85,11 @@ def command(
 
 
 def _list(items: "Sequence[Item]") -> str:
+    from mlx_yoda.report.words import size
+
     rows = [(item.size, item.path) for item in items]
     rows.append((sum(item.size for item in items), "in all"))
-    return "\n".join(f"{_size(size):>12}  {path}" for size, path in rows)
-
-
-def _size(size: int) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} B"
+    return "\n".join(f"{size(number):>12}  {path}" for number, path in rows)
 
 
 def _text(item: "Item") -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlx_yoda.adapters.json_object import read_object
 from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE
 from mlx_yoda.config.parse import to_yaml
 from mlx_yoda.config.schema import Config
@@ -110,7 +111,7 @@ def _card(record: Record, base: Base, adapter: str, license: str | None) -> byte
 def _adapter_config(folder: Path, prefix: str, base: Base, names: Mapping[str, str]) -> Item:
     """adapter_config.json with the base's public name; as it is where it has that already."""
     path = folder / CONFIG_FILE
-    keys = json.loads(path.read_text(encoding="utf-8"))
+    keys = read_object(path)
     if keys.get("base_model_name_or_path") == base.name:
         return _plain(path, prefix + CONFIG_FILE, names)
     keys |= {"base_model_name_or_path": base.name, "revision": None}

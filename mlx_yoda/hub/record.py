@@ -1,10 +1,10 @@
 """What an output folder remembers of its run: the adapter's keys, the configuration, the events."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_yoda.adapters.json_object import read_object
 from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.config.schema import Config
@@ -60,12 +60,7 @@ def read_record(folder: Path) -> Record:
     for name in (CONFIG_FILE, TENSOR_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no finished run: it has no {name}.")
-    try:
-        keys = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        if not isinstance(keys, dict):
-            raise ValueError("it must hold a JSON object")
-    except ValueError as error:
-        raise UserError(f"{folder / CONFIG_FILE} cannot be read as JSON: {error}.") from None
+    keys = read_object(folder / CONFIG_FILE)
     settings, metrics = folder / SETTINGS_FILE, folder / METRICS_FILE
     config = load_config(settings) if settings.is_file() else None
     events = read(metrics) if metrics.is_file() else []

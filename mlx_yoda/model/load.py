@@ -183,7 +183,7 @@ def _architecture(path: Path) -> dict[str, Any]:
     Transformers 5 writes `rope_parameters` where all before it wrote `rope_theta` and
     `rope_scaling`, and mlx-lm's models read the latter, with defaults where they are missing.
     """
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if config["model_type"] == "phi3":
         return {"get_model_classes": lambda config: (FamilyModel, FamilyArgs)}
     rope = config.get("rope_parameters")
@@ -202,7 +202,7 @@ def _architecture(path: Path) -> dict[str, Any]:
 
 def _check_folder(path: Path, trust_remote_code: bool) -> None:
     """Name what a model folder lacks, in words better than the libraries'."""
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{path / 'config.json'} names no model_type: is it a model's?")
     if config.get("model_file") is not None and not trust_remote_code:
@@ -217,19 +217,24 @@ def _check_folder(path: Path, trust_remote_code: bool) -> None:
         )
     index = path / "model.safetensors.index.json"
     if index.exists():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {}
         missing = sorted(name for name in shards if not (path / name).is_file())
         if missing:
             raise UserError(f"{path} lacks {missing[0]}, which its index names: fetch it again.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a model folder.
+
+    Raises:
+        UserError: it is not there, no JSON or no object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent} is no model folder: it has no {path.name}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {_first_line(error)}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object.")

@@ -1,6 +1,5 @@
 """The memory plan of a run from its configuration alone: config.json is all that is fetched."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
-from mlx_yoda.model.load import fetch
+from mlx_yoda.model.load import fetch, read_json
 from mlx_yoda.model.sizes import Sizes, sizes_of
 from mlx_yoda.recipes.fitting import keeps_no_probabilities
 from mlx_yoda.train.fit import Fit, budget_of, choose, machine_memory
@@ -85,11 +84,8 @@ def forecast(config: Config, memory: int | None = None, rows: Sequence[int] = ()
 
 def _sizes(config: Config) -> Sizes:
     name = config.model.model_name_or_path
-    file = fetch(name, config.model.model_revision, ["config.json"]) / "config.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}.") from None
-    if not isinstance(found, dict) or found.get("model_type") != "phi3":
+    folder = fetch(name, config.model.model_revision, ["config.json"])
+    found = read_json(folder / "config.json")
+    if found.get("model_type") != "phi3":
         raise UserError(f"{name} is no Phi-3; only Phi-3 has a memory plan so far.")
     return sizes_of(found, config.lora, config.model.dtype)

@@ -58,6 +58,14 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def size(number: int) -> str:
+    """A number of bytes: 512 B, 4.2 MB, 7.6 GB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number} B"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 9.3 s, 4:05 min or 2:04:05 h."""
     if seconds < 60:

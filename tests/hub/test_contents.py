@@ -81,6 +81,13 @@ def test_a_folder_that_is_no_adapter(tmp_path):
         items_of(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 100_000])
+def test_an_adapter_config_that_is_none(folder, content):
+    (folder / "adapter_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"adapter_config\.json (cannot be|must hold)"):
+        items_of(folder)
+
+
 def test_published_checkpoints_are_intact(folder, tmp_path):
     for item in items_of(folder, with_checkpoints=True, base="owner/base"):
         path = tmp_path / "there" / item.path

@@ -110,6 +110,14 @@ def test_a_folder_without_a_part_is_told_which(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 100_000])
+def test_a_file_that_holds_no_json_object_is_named(folder, name, content):
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} (cannot be read as|must hold a) JSON"):
+        load(folder)
+
+
 def test_a_missing_shard_is_named(folder):
     shards = {"lm_head.weight": "model-00002-of-00002.safetensors"}
     index = folder / "model.safetensors.index.json"

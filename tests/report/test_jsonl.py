@@ -54,6 +54,12 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path, stepped):
     assert [event["step"] for event in read(path)] == [1]
 
 
+def test_a_line_that_nests_without_end_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + "[" * 100_000 + "\n")
+    assert read(path) == [{"step": 1}]
+
+
 def test_rewinding_takes_back_what_came_after_the_step_and_the_end(tmp_path, stepped):
     path = tmp_path / "metrics.jsonl"
     report = JsonLines(path)

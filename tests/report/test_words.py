@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.report.words import count, duration, one_line
+from mlx_yoda.report.words import count, duration, one_line, size
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,20 @@ from mlx_yoda.report.words import count, duration, one_line
 )
 def test_counts(number, words):
     assert count(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (4_200_000, "4.2 MB"),
+        (7_642_159_104, "7.6 GB"),
+    ],
+)
+def test_sizes(number, words):
+    assert size(number) == words
 
 
 @pytest.mark.parametrize(
