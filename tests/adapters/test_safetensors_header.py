@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, deserialize
 from mlx_yoda.adapters.safetensors_header import DTYPE_BYTES, MAX_HEADER, read_header, shown
 from mlx_yoda.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 F32 = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
 
@@ -118,7 +120,7 @@ def test_a_million_keys_take_neither_time_nor_memory(tmp_path):
     file = tmp_path / "many.safetensors"
     file.write_bytes(packed(f"{{{keys}}}".encode(), bytes(4 * 10**6)))
     del keys
-    start = time.perf_counter()
+    start = time.process_time()  # which other programs on a busy machine do not take away
     tracemalloc.start()
     with (
         file.open("rb") as opened,
@@ -127,23 +129,25 @@ def test_a_million_keys_take_neither_time_nor_memory(tmp_path):
         read_header(opened, "a.safetensors")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert peak < 1 << 20
 
 
 def test_the_largest_header_that_is_read_takes_bounded_memory(tmp_path):
     text = b'{"x":[' + b"[]," * ((MAX_HEADER - 20) // 3) + b"[]]}"  # the most objects for a byte
     code = (
-        "import resource, sys; from pathlib import Path; from mlx_yoda.errors import UserError\n"
+        "import sys; from benchmarks.contenders.resident import peak\n"
         "from mlx_yoda.adapters.safetensors_header import read_header\n"
+        "from mlx_yoda.errors import UserError\n"
         "try: read_header(open(sys.argv[1], 'rb'), 'a')\n"
         "except UserError as error: print(error)\n"
-        "unit = 1 if sys.platform == 'darwin' else 1024\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20)"
+        "print(peak() >> 20)"  # ru_maxrss would be the parent's: Linux hands it on
     )
     file = tmp_path / "nested.safetensors"
     file.write_bytes(packed(text))
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, cwd=ROOT
+    )
     message, megabytes = done.stdout.splitlines()
     assert "tensor x must have" in message
     assert int(megabytes) < 700

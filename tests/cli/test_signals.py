@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,36 @@ from mlx_yoda.train.integrity import flaw
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path, data: Path, *more: object, **how) -> subprocess.Popen:
-    """A run that says each of its steps."""
-    args = ["--model", "demo", "--data", data, "--output-dir", folder, "--logging-steps", 1]
-    command = [sys.executable, "-m", "mlx_yoda", "train", *map(str, [*args, *more])]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how
-    )
+@pytest.fixture
+def mlx_yoda() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts `mlx-yoda train` with these arguments; no process outlives its test."""
+    with ExitStack() as stack:
+
+        def run(*args: object, **how) -> subprocess.Popen:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mlx_yoda", "train", *map(str, args)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                **how,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield run
+
+
+@pytest.fixture
+def start(mlx_yoda) -> Callable[..., subprocess.Popen]:
+    """Starts a run that says each of its steps."""
+
+    def run(folder: Path, data: Path, *more: object, **how) -> subprocess.Popen:
+        args = ("--model", "demo", "--data", data, "--output-dir", folder, "--logging-steps", 1)
+        return mlx_yoda(*args, *more, **how)
+
+    return run
 
 
 def read_until(process: subprocess.Popen, words: str) -> str:
@@ -36,7 +61,7 @@ def read_until(process: subprocess.Popen, words: str) -> str:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_saves_and_says_how_to_go_on(data, tmp_path, signum, code):
+def test_the_first_saves_and_says_how_to_go_on(mlx_yoda, start, data, tmp_path, signum, code):
     folder = tmp_path / "my run"
     # so many steps that it cannot end before the signal
     process = start(folder, data, "--max-steps", 20_000, "--save-strategy", "no")
@@ -49,18 +74,11 @@ def test_the_first_saves_and_says_how_to_go_on(data, tmp_path, signum, code):
     assert f"Stopped after step {checkpoint.name.split('-')[1]}. " in said
     words = shlex.split(said.splitlines()[-1])
     assert words[-4:] == ["train", "--config", str(folder / "config.yaml"), "--resume"]
-    again = subprocess.Popen(
-        [sys.executable, "-m", "mlx_yoda", *words[-4:], "--eval-strategy", "no"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    again = mlx_yoda(*words[-3:], "--eval-strategy", "no")
     read_until(again, f"step {int(checkpoint.name.split('-')[1]) + 1:5}/20000")
-    again.kill()
-    again.communicate()
 
 
-def test_the_second_stops_at_once(data, tmp_path):
+def test_the_second_stops_at_once(start, data, tmp_path):
     """In the middle of a step of 4,000 micro-batches, before which there is a checkpoint."""
     folder, rows = tmp_path / "run", tmp_path / "rows.jsonl"
     rows.write_text((data / "train.jsonl").read_text() * 250)
@@ -74,7 +92,7 @@ def test_the_second_stops_at_once(data, tmp_path):
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"Stopped at once. The newest checkpoint is {folder / 'checkpoint-1'}" in said
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-1"]
@@ -82,7 +100,7 @@ def test_the_second_stops_at_once(data, tmp_path):
     assert "Traceback" not in said
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_broken(data, tmp_path):
+def test_a_full_disk_is_told_and_leaves_nothing_broken(start, data, tmp_path):
     """No file may have more than 100 kB, and the adapter has more."""
 
     def limit() -> None:

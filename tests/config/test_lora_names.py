@@ -128,7 +128,7 @@ def test_an_expression_that_would_take_for_ever_is_stopped(key, expression):
             pattern_value(path, {"no": 1, expression: 2, "else": 3}, 4)
         else:
             matches_target(path, LoraConfig(**{"target_modules": ".*", key: expression}))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Phi-3's family against Transformers, on random weights with the published configurations."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -22,14 +20,7 @@ from mlx_yoda.model.family import expecting, longest_row
 from mlx_yoda.model.load import load, load_lazily, resolve
 from mlx_yoda.recipes.dataset import check_lengths
 from mlx_yoda.train.forward import Arrays, forward_of
-
-_spec = importlib.util.spec_from_file_location(
-    "phi3_configs", Path(__file__).with_name("phi3_configs.py")
-)
-assert _spec
-assert _spec.loader
-configs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(configs)
+from tests.model import phi3_configs as configs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:transformers.*")
 

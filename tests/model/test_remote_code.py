@@ -47,11 +47,12 @@ def change(file, **keys):
 
 
 def test_nothing_runs_by_default(folder, planted, tmp_path):
+    train = ["train", "--model", str(folder), "--data", "demo"]
     for act in (
         lambda: load(folder),
         lambda: convert(str(folder), tmp_path / "out"),
         lambda: program.main(["generate", "--model", str(folder), "hi"]),
-        lambda: program.main(["train", "--model", str(folder), "--data", "demo"]),
+        lambda: program.main([*train, "--output-dir", str(tmp_path / "run"), "--max-steps", "1"]),
         lambda: program.main(["plan", "--model", str(folder)]),
     ):
         with contextlib.suppress(UserError, SystemExit):

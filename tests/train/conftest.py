@@ -1,6 +1,7 @@
 """Small models and rows for the tests of the training step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -70,6 +71,26 @@ def relative(one: Adapter, other: Adapter) -> float:
         for name, array in tree_flatten(one)
     ]
     return max(distance.item() for distance in distances)
+
+
+def as_torch(rows: list[Packed]) -> dict[str, Any]:
+    """Rows as Transformers takes them: input_ids, attention_mask and labels, each (B, T)."""
+    import torch
+
+    longest = max(len(row.tokens) for row in rows)
+    tokens = np.zeros((len(rows), longest), np.int64)
+    mask, labels = np.zeros_like(tokens), np.full_like(tokens, -100)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = row.tokens
+        mask[i, : len(row.tokens)] = 1
+        labels[i, : len(row.tokens)] = np.where(row.supervised, row.tokens, -100)
+    arrays = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+@pytest.fixture
+def in_torch() -> Callable[[list[Packed]], dict[str, Any]]:
+    return as_torch
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from mlx_yoda.model.sizes import sizes_of
 from mlx_yoda.train.fit import choose
 from mlx_yoda.train.memory import demand
 from mlx_yoda.train.recompute import Keep
+from tests.model.phi3_configs import PHI
 
 CASES = [*[case for case in grid() if case.width < 512][::5], *unseen()]
 GB = 10**9
@@ -25,15 +26,7 @@ def test_the_plan_is_within_15_percent_of_the_measured_peak(case: Case):
 
 @pytest.fixture
 def phi3_mini():
-    return {
-        "hidden_size": 3072,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32064,
-        "torch_dtype": "bfloat16",
-    }
+    return PHI["Phi-3-mini-4k"] | {"torch_dtype": "bfloat16"}
 
 
 def fit(config, memory, rows=16, length=64, **changes):

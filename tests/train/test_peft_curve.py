@@ -56,7 +56,7 @@ def ours(base, plan, adapter_dir):
     return losses, state.adapter
 
 
-def theirs(base, plan, adapter_dir):
+def theirs(base, plan, adapter_dir, in_torch):
     model = Phi3ForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     model = PeftModel.from_pretrained(model, adapter_dir, is_trainable=True)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -65,17 +65,7 @@ def theirs(base, plan, adapter_dir):
     losses = []
     for _, batches in plan.steps():
         for batch in batches:
-            rows = [plan.rows[i] for i in batch.indices]
-            longest = max(len(row.tokens) for row in rows)
-            tokens = np.zeros((len(rows), longest), np.int64)
-            labels = np.full_like(tokens, -100)
-            for i, row in enumerate(rows):
-                tokens[i, : len(row.tokens)] = row.tokens
-                labels[i, : len(row.tokens)] = np.where(row.supervised, row.tokens, -100)
-            mask = torch.tensor(labels != -100) | torch.tensor(tokens != 0)
-            loss = model(
-                torch.tensor(tokens), attention_mask=mask, labels=torch.tensor(labels)
-            ).loss
+            loss = model(**in_torch([plan.rows[i] for i in batch.indices])).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, TRAIN.max_grad_norm)
@@ -86,10 +76,10 @@ def theirs(base, plan, adapter_dir):
     return losses, weights
 
 
-def test_fifty_steps_are_those_of_peft(base, make_rows, tmp_path):
+def test_fifty_steps_are_those_of_peft(base, make_rows, in_torch, tmp_path):
     plan = make_plan(make_rows(40), TRAIN)
     our_losses, adapter = ours(base, plan, tmp_path)
-    their_losses, weights = theirs(base, plan, tmp_path)
+    their_losses, weights = theirs(base, plan, tmp_path, in_torch)
     assert len(our_losses) == STEPS
     np.testing.assert_allclose(our_losses, their_losses, atol=1e-4)
     assert our_losses[-1] < 0.9 * our_losses[0]

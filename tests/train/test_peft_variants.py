@@ -87,7 +87,7 @@ def our_run(model, layers, config, plan):
     return losses, state.adapter
 
 
-def their_run(model, config, plan):
+def their_run(model, config, plan, in_torch):
     optimizer = create_loraplus_optimizer(
         model,
         torch.optim.AdamW,
@@ -98,15 +98,7 @@ def their_run(model, config, plan):
     losses = []
     for _, batches in plan.steps():
         (batch,) = batches
-        rows = [plan.rows[i] for i in batch.indices]
-        longest = max(len(row.tokens) for row in rows)
-        tokens = np.zeros((len(rows), longest), np.int64)
-        labels = np.full_like(tokens, -100)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row.tokens)] = row.tokens
-            labels[i, : len(row.tokens)] = np.where(row.supervised, row.tokens, -100)
-        mask = torch.tensor(tokens != 0)
-        loss = model(torch.tensor(tokens), attention_mask=mask, labels=torch.tensor(labels)).loss
+        loss = model(**in_torch([plan.rows[i] for i in batch.indices])).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,10 +107,10 @@ def their_run(model, config, plan):
 
 
 @pytest.mark.parametrize("setup", VARIANTS, indirect=True)
-def test_the_curve_and_what_is_saved_are_pefts(setup, base_folder, tmp_path):
+def test_the_curve_and_what_is_saved_are_pefts(setup, in_torch, base_folder, tmp_path):
     lora, config, model, layers, theirs, plan = setup
     losses, adapter = our_run(model, layers, config, plan)
-    wanted = their_run(theirs, config, plan)
+    wanted = their_run(theirs, config, plan, in_torch)
     np.testing.assert_allclose(losses, wanted, atol=1e-4)
     assert losses[-1] < losses[0]
 
