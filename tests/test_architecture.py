@@ -17,16 +17,16 @@ LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
-    "train": 2, "generate": 2, "evaluate": 2, "hub": 2, "serve": 2,
+    "train": 2, "generation": 2, "evaluate": 2, "hub": 2, "serve": 2,
     "recipes": 3,
-    "cli": 4, "__main__": 5, "__init__": 0,
+    "cli": 4, "api": 5, "__main__": 5, "__init__": 0,
 }  # fmt: skip
 
 # Who may import a library: top-level names of the package, or single modules.
 OWNERS = {
     "click": ["cli"],
     "rich": ["report/console.py", "report/panel.py"],
-    "mlx_lm": ["model", "generate", "recipes/dataset.py", "demo/pretrain.py"],
+    "mlx_lm": ["model", "generation", "recipes/dataset.py", "demo/pretrain.py"],
     "datasets": ["data/hub.py"],
     "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],
     "httpx2": ["hub"],
@@ -38,7 +38,7 @@ OWNERS = {
     "sacrebleu": ["evaluate"],
     "tokenizers": ["demo"],
     "gguf": ["adapters/gguf.py"],
-    "jinja2": ["report/page.py", "generate"],
+    "jinja2": ["report/page.py", "generation"],
     "yaml": ["config"],
     "regex": ["config"],
     "torch": [],

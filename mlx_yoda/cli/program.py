@@ -15,7 +15,7 @@ from mlx_yoda.errors import UserError
 
 _COMMANDS = (
     "train", "plan", "generate", "chat", "serve", "evaluate", "report", "convert", "export", "push",
-    "info",
+    "info", "completion",
 )  # fmt: skip
 _WRONG_INPUT = 2
 _LONGEST = 1500  # characters of a message; more would only hide what it says
@@ -40,6 +40,14 @@ class Program(Sectioned, click.Group):
             return None
         command: click.Command = import_module(f"mlx_yoda.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of an unknown one say which was perhaps meant."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.NoSuchCommand(args[0], possibilities=_COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -74,7 +82,7 @@ def _refuse(message: str, ctx: click.Context | None = None) -> int:
     sentence = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[: _LONGEST + 1])
     if len(words) > _LONGEST:
         sentence = f"{sentence[:-1]}…"
-    if not sentence.endswith((".", "?")):
+    if not sentence.endswith((".", "?", "?)")):
         sentence += "."
     if ctx is not None:
         sentence += f" Try '{ctx.command_path} --help'."

@@ -11,7 +11,7 @@ from mlx_yoda.data.packing import Packed, pack
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
-from mlx_yoda.generate import answer_all
+from mlx_yoda.generation import answer_all
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded

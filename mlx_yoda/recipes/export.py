@@ -14,7 +14,7 @@ from mlx_yoda.adapters.peft import Adapter, save_adapter
 from mlx_yoda.config.lora_names import scale_of
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import check_fit
+from mlx_yoda.generation import check_fit
 from mlx_yoda.lora.merge import Loss, fused, loss
 from mlx_yoda.model import folder as model_folder
 from mlx_yoda.model.load import MODEL_FILES, fetch, load_lazily, load_tokenizer_in

@@ -2,7 +2,7 @@
 
 from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.generate import answer
+from mlx_yoda.generation import answer
 from mlx_yoda.lora.binding import Adapter, Layers, install
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.recipes.dataset import Dataset

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE, Adapter, load_adapt
 from mlx_yoda.adapters.safetensors_header import shown
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import Messages, attach, stream
+from mlx_yoda.generation import Messages, attach, stream
+from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded, fetch, load
 
 # Up out of a folder, somebody's home, another machine.
@@ -33,8 +35,12 @@ class Responder:
     trained_on: str | None = None
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
-        """Yield the answer to a conversation piece by piece; options as `generate.pieces`."""
+        """Yield the answer to a conversation piece by piece; options as `generation.pieces`."""
         return stream(self.base.model, self.base.tokenizer, messages, **sampling)
+
+    def disable_adapter(self) -> AbstractContextManager[None]:
+        """Let the base answer alone for the length of a `with` block; the name is PEFT's."""
+        return disabled(self.base.model)
 
 
 def open_responder(

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import pieces, prompt_tokens
-from mlx_yoda.lora.inject import disabled
+from mlx_yoda.generation import pieces, prompt_tokens
 from mlx_yoda.model.piece import Piece
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.serve.access import Access
@@ -40,7 +39,7 @@ def open_server(
 
 
 def _base(responder: Responder, request: ChatRequest) -> Iterator[Piece]:
-    with disabled(responder.base.model):
+    with responder.disable_adapter():
         yield from _answer(responder, request)
 
 

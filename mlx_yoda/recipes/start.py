@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_yoda.config.schema import Config, LoraConfig, ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.binding import Layers
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.model.inventory import count_parameters

@@ -30,7 +30,7 @@ class Defaults:
 
     Attributes:
         max_tokens: longest answer, in tokens; the default and the bound.
-        temperature, top_p, seed: as `generate.pieces`.
+        temperature, top_p, seed: as `generation.pieces`.
         system: a system message for conversations that have none, or None.
     """
 
@@ -48,7 +48,7 @@ class ChatRequest:
     Attributes:
         model: which of the server's models.
         messages: the conversation up to and with the user's turn.
-        max_tokens, temperature, top_p, seed: as `generate.pieces`.
+        max_tokens, temperature, top_p, seed: as `generation.pieces`.
         stop: texts that the answer ends before.
         stream: whether the answer is sent piece by piece.
         include_usage: whether a stream ends with the count of tokens.

@@ -13,7 +13,7 @@ from mlx_lm.generate import generate_step
 
 from mlx_yoda.adapters.gguf import save_gguf
 from mlx_yoda.adapters.peft import load_adapter
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import remove
 from mlx_yoda.model.folder import read_weights
 

@@ -14,7 +14,7 @@ from mlx_yoda.adapters.mlx_lm import load_mlx_lm, save_mlx_lm
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import remove
 
 PATH = "model.layers.0.mlp.down_proj"

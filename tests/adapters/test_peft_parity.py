@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from mlx_yoda.adapters.peft import load_adapter, save_adapter
 from mlx_yoda.config.schema import LoraConfig
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import inject, lora_layers, remove
 
 # PEFT 0.21 still asks Transformers by an old name.

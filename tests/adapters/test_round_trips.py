@@ -21,7 +21,7 @@ from mlx_yoda.adapters.mlx_lm import load_mlx_lm, save_mlx_lm
 from mlx_yoda.adapters.peft import Adapter, load_adapter, save_adapter
 from mlx_yoda.config.lora_names import scale_of
 from mlx_yoda.config.schema import LoraConfig
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import inject, remove
 
 pytestmark = [

@@ -74,8 +74,9 @@ CASES = {
     "both": (f"{TRAIN} --resume --overwrite", "--overwrite and --resume"),
     "nothing to force": (f"{TRAIN} --force", "--force is for --resume"),
     # usage
-    "unknown command": ("trian", "No such command 'trian'"),
-    "unknown option": ("train --learning-rates 1", "--learning-rate"),
+    "unknown command": ("trian", "No such command 'trian'. Did you mean 'train'? Try"),
+    "unknown command, nothing near": ("xyz", "No such command 'xyz'"),
+    "unknown option": ("train --learning-rates 1", "'--learning-rate', '--logging-steps'?) Try"),
     "stray argument": ("train demo", "demo"),
     # generate, chat, evaluate, convert
     "nothing to answer": ("generate Hello", "--adapter"),

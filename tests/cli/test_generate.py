@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from mlx_yoda.cli import chat, generate
 from mlx_yoda.cli.program import program
 from mlx_yoda.config.schema import ModelConfig
-from mlx_yoda.generate import answer
+from mlx_yoda.generation import answer
 from mlx_yoda.model.load import load
 from mlx_yoda.recipes.respond import open_responder
 

@@ -10,7 +10,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation, Message
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import answer_all, prompt_tokens
+from mlx_yoda.generation import answer_all, prompt_tokens
 
 PLANT = "{{ %s.mkdir('planted') }}"
 HOSTILE = {

@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from mlx_yoda.adapters.peft import load_adapter
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.binding import adapter_of, install
 from mlx_yoda.lora.dora import DoRALinear
 from mlx_yoda.lora.inject import remove

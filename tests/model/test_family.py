@@ -15,7 +15,7 @@ from mlx_yoda.data.batches import collate, needed
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import answer, answer_all
+from mlx_yoda.generation import answer, answer_all
 from mlx_yoda.model.family import expecting, longest_row
 from mlx_yoda.model.load import load, load_lazily, resolve
 from mlx_yoda.recipes.dataset import check_lengths

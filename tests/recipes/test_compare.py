@@ -11,7 +11,7 @@ import pytest
 from mlx_yoda.config.schema import Config, DataConfig, LoraConfig, TrainConfig
 from mlx_yoda.data.columns import Conversation, Message
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import answer
+from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import inject, lora_layers, remove
 from mlx_yoda.model.load import load
 from mlx_yoda.recipes.compare import compare, read_split

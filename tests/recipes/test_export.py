@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import remove
 from mlx_yoda.model import folder as model_folder
 from mlx_yoda.model.convert import convert

@@ -9,7 +9,7 @@ from benchmarks.random_phi3 import write_random_phi3
 from mlx_yoda.adapters.peft import save_adapter
 from mlx_yoda.config.schema import LoraConfig, ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import answer
+from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import disabled, inject, lora_layers
 from mlx_yoda.model.load import load
 from mlx_yoda.recipes import respond

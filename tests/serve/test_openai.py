@@ -5,7 +5,7 @@ import signal
 import openai
 import pytest
 
-from mlx_yoda.generate import answer, attach
+from mlx_yoda.generation import answer, attach
 from mlx_yoda.lora.inject import remove
 from mlx_yoda.recipes.respond import read_adapter
 

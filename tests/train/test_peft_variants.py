@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import LoraConfig, TrainConfig
-from mlx_yoda.generate import attach
+from mlx_yoda.generation import attach
 from mlx_yoda.lora.binding import adapter_of, install
 from mlx_yoda.lora.inject import inject
 from mlx_yoda.lora.pissa import as_saved

@@ -11,7 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generate import answer, answer_all, attach, prompt_tokens, stream
+from mlx_yoda.generation import answer, answer_all, attach, prompt_tokens, stream
 from mlx_yoda.lora.inject import disabled, inject, lora_layers, remove
 from mlx_yoda.model.load import load
 
