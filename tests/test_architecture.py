@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlx_yoda"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL = SOURCES + sorted((ROOT / "benchmarks").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0,
@@ -105,7 +106,7 @@ def test_data_knows_numpy_only(path):
     assert not {module.split(".")[0] for module in imports(path)} & {"mlx", "mlx_lm", "torch"}
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@pytest.mark.parametrize("path", ALL + TESTS, ids=name_of)
 def test_files_and_functions_are_short(path):
     text = path.read_text()
     assert text.count("\n") <= 300

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.recipes.finetune import finetune
-from tests.hub.server import TOKEN, Hub, running
+from tests.hub.handler import TOKEN, Hub
+from tests.hub.server import running
 
 
 @pytest.fixture(scope="session")

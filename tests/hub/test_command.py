@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from mlx_yoda.demo.grammar import pairs
 from mlx_yoda.hub.record import read_record
 from mlx_yoda.model.load import resolve
-from tests.hub.server import TOKEN
+from tests.hub.handler import TOKEN
 
 QUESTION = "My traveller is always calm."
 

@@ -12,7 +12,7 @@ from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.push import license_of, push
 from mlx_yoda.hub.record import read_record
 from mlx_yoda.recipes.publish import gather
-from tests.hub.server import READER
+from tests.hub.handler import READER
 
 EXPECTED = {
     "README.md",
