@@ -14,7 +14,7 @@ from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import Messages, attach, stream
 from mlx_yoda.lora.inject import disabled
-from mlx_yoda.model.load import Loaded, fetch, load
+from mlx_yoda.model.load import Loaded, fetch, load, resolve
 
 # Up out of a folder, somebody's home, another machine.
 _TRICK = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^~|://|\\|^.{513}")
@@ -111,7 +111,8 @@ def another_base(responder: Responder) -> str | None:
 
     PEFT says nothing then; a quantised or converted copy is as good as the model it came from.
     """
-    if responder.trained_on in (None, "", responder.base.name):
+    same = (responder.base.name, str(resolve(responder.base.name)))  # `demo` is a folder too
+    if responder.trained_on in (None, "", *same):
         return None
     return (
         f"The adapter {responder.adapter} names {shown(str(responder.trained_on))} as its base; "

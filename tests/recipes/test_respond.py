@@ -11,9 +11,9 @@ from mlx_yoda.config.schema import LoraConfig, ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import disabled, inject, lora_layers
-from mlx_yoda.model.load import load
+from mlx_yoda.model.load import load, resolve
 from mlx_yoda.recipes import respond
-from mlx_yoda.recipes.respond import another_base, open_responder, read_adapter
+from mlx_yoda.recipes.respond import Responder, another_base, open_responder, read_adapter
 
 HELLO = [{"role": "user", "content": "You must find the old map."}]
 
@@ -149,3 +149,8 @@ def test_another_base_than_the_one_named_is_remarked_upon(base_folder, write_ada
     assert another_base(open_responder(model, str(write_adapter()))) is None
     note = another_base(open_responder(model, str(write_adapter(base="owner/other"))))
     assert "names owner/other as its base; it answers on " in note
+
+
+def test_the_demo_is_known_by_its_name_and_by_its_folder():
+    responder = Responder(load("demo"), "an-adapter", trained_on=str(resolve("demo")))
+    assert another_base(responder) is None
