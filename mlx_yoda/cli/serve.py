@@ -1,6 +1,7 @@
 """`mlx-yoda serve`."""
 
 import secrets
+import socket
 from threading import Thread
 from typing import Any
 
@@ -79,7 +80,7 @@ def command(
     defaults = Defaults(system=system, **sampling)
     with open_server(responder, access, defaults, port=port, waiting=max_waiting) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+        address = f"http://{_shown(host)}:{server.port}"
         models = ", ".join(server.service.models)
         remark(f"Talk to it:  {address}/{f'#token={token}' if token else ''}")
         remark(f"OpenAI API:  {address}/v1  (models: {models})")
@@ -88,3 +89,10 @@ def command(
             server.service.worker.run()
         finally:
             server.shutdown()
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in an address; all addresses of this machine are its name."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
