@@ -41,6 +41,7 @@ class Case:
     vocabulary: int
     keep: Keep
     dropout: float
+    dora: bool = False
 
     @property
     def config(self) -> dict[str, int | float | str]:
@@ -70,6 +71,8 @@ def unseen() -> Iterator[Case]:
     shapes = ((384, 4, 3, 160), (192, 8, 16, 48), (640, 3, 2, 384))
     for (width, layers, rows, length), keep in product(shapes, Keep):
         yield Case(width, layers, rows, length, 4000, keep, 0.1)
+    for keep in Keep:
+        yield Case(384, 4, 3, 160, 4000, keep, 0.1, dora=True)
 
 
 def measure(case: Case) -> tuple[int, Demand]:
@@ -80,7 +83,7 @@ def measure(case: Case) -> tuple[int, Demand]:
     mx.random.seed(0)
     model = phi3.Model(phi3.ModelArgs.from_dict(case.config))
     model.freeze()
-    lora = LoraConfig(lora_dropout=case.dropout)
+    lora = LoraConfig(lora_dropout=case.dropout, use_dora=case.dora)
     layers = inject(model, lora, mx.random.key(0))
     batch = collate([_row(case, i) for i in range(case.rows)], choose_shapes([_need(case)]))
     steps = make_steps(TrainConfig(), layers, forward_of(model, case.keep), compiled=False)

@@ -21,6 +21,8 @@ class Sizes:
         weights: bytes of the base's weights, quantised if they are.
         adapter: trainable parameters.
         first: the first decoder layer that is adapted; no gradient reaches those below it.
+        dora: whether the adapter is DoRA's, which keeps the outputs of its layers as well.
+        window: tokens that a token sees, or None for all.
     """
 
     hidden: int
@@ -32,7 +34,9 @@ class Sizes:
     item: int
     weights: int
     adapter: int
-    first: int = 0
+    first: int
+    dora: bool
+    window: int | None
 
 
 def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = None) -> Sizes:
@@ -59,6 +63,8 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         weights=_weight_bytes(shapes, item, config.get("quantization")),
         adapter=sum(adapted.values()),
         first=min((int(path.split(".")[2]) for path in adapted), default=0),
+        dora=lora.use_dora,
+        window=config.get("sliding_window"),
     )
 
 

@@ -79,10 +79,11 @@ def demand(
         shape: of the largest micro-batch.
         keep: what each layer keeps.
         dropout: whether the LoRA branch drops.
-        fused_attention: whether the backend's attention keeps no `(B, H, T, T)` probabilities.
+        fused_attention: whether the backend's attention keeps no `(B, H, T, T)` probabilities
+            behind the plain causal mask; behind a sliding window it keeps them anyway.
     """
-    probabilities = shape.rows * sizes.heads * shape.length**2 * sizes.item
-    probabilities = 0 if fused_attention else probabilities
+    fused = fused_attention and not (sizes.window and shape.length > sizes.window)
+    probabilities = 0 if fused else shape.rows * sizes.heads * shape.length**2 * sizes.item
     adapted = keep[sizes.first :]  # nothing is kept where no gradient goes
     kept = sum(_kept(sizes, shape, level, probabilities) for level in adapted)
     return Demand(
@@ -97,14 +98,15 @@ def demand(
 def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int) -> float:
     d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
     token = shape.tokens * sizes.item
+    outputs = sizes.dora * token * (2 * d + q + 2 * f)
     match keep:
         case Keep.EVERYTHING:
             arrays = _KEPT_ARRAYS * token * (5 * d + q + 3 * f)
-            return arrays + _KEPT_PROBABILITIES * probabilities
+            return arrays + _KEPT_PROBABILITIES * probabilities + outputs
         case Keep.SOURCES:
-            return token * (2 * d + q + 2 * f)
+            return token * (2 * d + q + 2 * f) + outputs
         case Keep.ATTENTION:
-            return token * (2 * d + q)
+            return token * (2 * d + q) + sizes.dora * token * (d + q)
         case Keep.INPUT:
             return token * d
 
@@ -121,6 +123,7 @@ def _layer(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout: 
     mlp = (_MLP_WIDE + _MLP_DROPPED * dropout) * token * f + _MLP_HIDDEN * token * d
     attention = _PROBABILITIES * probabilities + _ATTENTION_HIDDEN * token * d
     if keep is Keep.INPUT:
+        mlp += sizes.dora * token * (2 * d + q + 2 * f)
         mlp += _LAYER_AGAIN * token * (d + q + 2 * f)
         attention += _LAYER_AGAIN * token * (d + q)
     elif keep is Keep.ATTENTION:
