@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 _LIMIT = 16  # shapes; Yoda rows at batch 4 are padded by 3 % with 16 and by 6 % with 8
 _ROUND = 8  # sizes are multiples of this
-_ROUND_TOKENS = 16  # products of 120 rows take longer than those of 128 (OpenBLAS, AVX2: 6 %)
 
 
 class Shape(NamedTuple):
@@ -81,12 +80,11 @@ def _union(group: Sequence[Shape], floor: Shape) -> Shape:
     exact = Shape(tokens, rows, length, _up(targets))
     if all(exact.holds(need) for need in group):  # full rows, as concat makes them: no padding
         return exact
-    tokens = _up(max(tokens, *(need.tokens + 1 for need in group)), _ROUND_TOKENS)
-    length = _up(length)
+    tokens, length = _up(max(tokens, *(need.tokens + 1 for need in group))), _up(length)
     if rows * length < tokens:
         length = _up(-(-tokens // rows))
     return Shape(tokens, rows, length, _up(targets))
 
 
-def _up(size: int, unit: int = _ROUND) -> int:
-    return -(-size // unit) * unit
+def _up(size: int) -> int:
+    return -(-size // _ROUND) * _ROUND

@@ -19,7 +19,6 @@ __all__ = ["Phi3", "attend", "block", "feed_forward"]
 
 Pre = Callable[[mx.array], mx.array]
 Linear = Callable[[nn.Module, mx.array, Pre], mx.array]
-Block = Callable[[nn.Module, mx.array, Layout], mx.array]
 
 
 def plain(module: nn.Module, source: mx.array, pre: Pre) -> mx.array:
@@ -27,16 +26,33 @@ def plain(module: nn.Module, source: mx.array, pre: Pre) -> mx.array:
     return module(pre(source))
 
 
-def block(layer: nn.Module, h: mx.array, layout: Layout, linear: Linear = plain) -> mx.array:
-    """One decoder layer, `(N, D)` to `(N, D)`."""
-    return feed_forward(layer, attend(layer, h, layout, linear), linear)
+def block(
+    layer: nn.Module,
+    h: mx.array,
+    layout: Layout,
+    linear: Linear = plain,
+    at: mx.array | None = None,
+) -> mx.array:
+    """One decoder layer, `(N, D)` to `(N, D)`, or to `(M, D)` if only M tokens are looked at.
+
+    Args:
+        layer: mlx-lm's decoder layer.
+        h: `(N, D)`.
+        layout: of the tokens.
+        linear: how to call a linear layer.
+        at: `(M,)`, the tokens whose output is wanted; the others are but attended to.
+    """
+    return feed_forward(layer, attend(layer, h, layout, linear, at), linear)
 
 
-def attend(layer: nn.Module, h: mx.array, layout: Layout, linear: Linear) -> mx.array:
-    """The attention half of a layer with its residual, `(N, D)` to `(N, D)`."""
+def attend(
+    layer: nn.Module, h: mx.array, layout: Layout, linear: Linear, at: mx.array | None = None
+) -> mx.array:
+    """The attention half of a layer with its residual, `(N, D)` to `(N, D)` or `(M, D)`."""
     attn = layer.self_attn
     qkv = linear(attn.qkv_proj, h, layer.input_layernorm)  # (N, (H + 2 Hkv) d)
-    return h + linear(attn.o_proj, qkv, partial(attention, attn, layout))  # (N, D)
+    update = linear(attn.o_proj, qkv, partial(attention, attn, layout, at))  # (M, D)
+    return (h if at is None else mx.take(h, at, axis=0)) + update
 
 
 def feed_forward(layer: nn.Module, h: mx.array, linear: Linear) -> mx.array:
@@ -45,8 +61,8 @@ def feed_forward(layer: nn.Module, h: mx.array, linear: Linear) -> mx.array:
     return h + linear(layer.mlp.down_proj, gate_up, swiglu)  # (N, D)
 
 
-def attention(attn: nn.Module, layout: Layout, qkv: mx.array) -> mx.array:
-    """Rotary causal attention over the rows, `(N, (H + 2 Hkv) d)` to `(N, H d)`."""
+def attention(attn: nn.Module, layout: Layout, at: mx.array | None, qkv: mx.array) -> mx.array:
+    """Rotary causal attention, `(N, (H + 2 Hkv) d)` to `(N, H d)`, or `(M, H d)` of `at`."""
     rows = unfold(qkv, layout)  # (B, T, (H + 2 Hkv) d)
     n_q, n_kv, d = attn.n_heads, attn.n_kv_heads, attn.head_dim
     queries = attn.rope(_heads(rows[..., : n_q * d], n_q))  # (B, H, T, d)
@@ -56,7 +72,8 @@ def attention(attn: nn.Module, layout: Layout, qkv: mx.array) -> mx.array:
         queries, keys, values, scale=attn.scale, mask=layout.mask()
     )
     out = out.transpose(0, 2, 1, 3)  # (B, T, H, d)
-    return fold(out.reshape(*out.shape[:2], -1), layout)
+    tokens = fold(out.reshape(*out.shape[:2], -1), layout)  # (N, H d)
+    return tokens if at is None else mx.take(tokens, at, axis=0)
 
 
 def swiglu(gate_up: mx.array) -> mx.array:

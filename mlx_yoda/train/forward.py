@@ -1,6 +1,7 @@
 """From a batch to its loss sum, for Phi-3 over the ragged layout and for any other model."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -67,11 +68,13 @@ def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
     def loss(batch: Arrays) -> mx.array:
         layout = batch.layout._replace(window=window)
         h = model.model.embed_tokens(batch.tokens) if batch.hidden is None else batch.hidden
-        for layer, call in layers[first:]:
+        *lower, (last, call_last) = layers[first:]
+        for layer, call in lower:
             h = call(layer, h, layout)  # (N, D)
-        hidden = model.model.norm(h)  # (N, D)
+        with dropping_at(last, batch.loss_at):  # of the last layer only what carries loss
+            h = call_last(last, h, layout, batch.loss_at)  # (M, D)
         return summed_cross_entropy(
-            mx.take(hidden, batch.loss_at, axis=0),  # (M, D)
+            model.model.norm(h),  # (M, D)
             batch.targets,
             batch.weights,
             project,
@@ -81,9 +84,15 @@ def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
     return loss
 
 
+def dropping_at(layer: nn.Module, at: mx.array) -> AbstractContextManager[None]:
+    """Lend what follows a decoder layer's attention the keys of the tokens `at` alone."""
+    after = {path: m for path, m in lora_layers(layer).items() if not path.endswith("qkv_proj")}
+    keys = {path: key[at] for path, key in keys_of(after).items()}  # (M, 2)
+    return lent(after, adapter_of(after), keys)
+
+
 def _padded(model: nn.Module) -> Forward:
     """Any causal model of mlx-lm, through its own forward pass over padded rows."""
-
     layers = lora_layers(model)
 
     def loss(batch: Arrays) -> mx.array:

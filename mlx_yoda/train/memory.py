@@ -85,7 +85,8 @@ def demand(
     fused = fused_attention and not (sizes.window and shape.length > sizes.window)
     probabilities = 0 if fused else shape.rows * sizes.heads * shape.length**2 * sizes.item
     adapted = keep[sizes.first :]  # nothing is kept where no gradient goes
-    kept = sum(_kept(sizes, shape, level, probabilities) for level in adapted)
+    kept = sum(_kept(sizes, shape, level, probabilities, shape.tokens) for level in adapted[:-1])
+    kept += _kept(sizes, shape, adapted[-1], probabilities, shape.targets)
     return Demand(
         weights=sizes.weights,
         adapter=sizes.adapter * 4 * 4,
@@ -95,25 +96,28 @@ def demand(
     )
 
 
-def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int) -> float:
+def _kept(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, after: int) -> float:
+    """What a layer keeps that `after` of the tokens pass whole; of the others only attention."""
     d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
-    token = shape.tokens * sizes.item
-    outputs = sizes.dora * token * (2 * d + q + 2 * f)
+    token, past = shape.tokens * sizes.item, after * sizes.item
     match keep:
         case Keep.EVERYTHING:
-            arrays = _KEPT_ARRAYS * token * (5 * d + q + 3 * f)
-            return arrays + _KEPT_PROBABILITIES * probabilities + outputs
+            arrays = token * (2 * d + q) + past * (3 * d + 3 * f)
+            outputs = token * q + past * (2 * d + 2 * f)
+            probable = _KEPT_PROBABILITIES * probabilities
+            return _KEPT_ARRAYS * arrays + probable + sizes.dora * outputs
         case Keep.SOURCES:
-            return token * (2 * d + q + 2 * f) + outputs
+            outputs = token * q + past * (2 * d + 2 * f)
+            return token * (d + q) + past * (d + 2 * f) + sizes.dora * outputs
         case Keep.ATTENTION:
-            return token * (2 * d + q) + sizes.dora * token * (d + q)
+            return token * (d + q) + past * d + sizes.dora * (token * q + past * d)
         case Keep.INPUT:
             return token * d
 
 
 def _loss(sizes: Sizes, shape: Shape) -> float:
     logits = _LOGITS * min(_CHUNKS * CHUNK, shape.targets) * sizes.vocabulary * 4
-    return logits + _LOSS_HIDDEN * shape.tokens * sizes.item * sizes.hidden
+    return logits + _LOSS_HIDDEN * shape.targets * sizes.item * sizes.hidden
 
 
 def _layer(sizes: Sizes, shape: Shape, keep: Keep, probabilities: int, dropout: bool) -> float:

@@ -23,6 +23,8 @@ from mlx_yoda.lora.product import Pre, plain_product
 from mlx_yoda.model import phi3
 from mlx_yoda.model.ragged import Layout
 
+Block = Callable[..., mx.array]  # (layer, h, layout, at=None)
+
 
 class Keep(IntEnum):
     """What a layer keeps, from the most memory to the least."""
@@ -45,16 +47,16 @@ def linear(module: nn.Module, source: mx.array, pre: Pre, keep: Keep) -> mx.arra
     return plain_product(module, *inputs)
 
 
-def block(keep: Keep) -> phi3.Block:
-    """How to call a decoder layer so that it keeps so much."""
+def block(keep: Keep) -> Block:
+    """How to call a decoder layer, as `phi3.block`, so that it keeps so much."""
     once = partial(linear, keep=keep)
     # What is made again is made again once: nothing within it is made a third time.
     again = partial(linear, keep=Keep.EVERYTHING)
 
-    def call(layer: nn.Module, h: mx.array, layout: Layout) -> mx.array:
+    def call(layer: nn.Module, h: mx.array, layout: Layout, at: mx.array | None = None) -> mx.array:
         if keep is Keep.INPUT:
-            return recomputed(layer, lambda h: phi3.block(layer, h, layout, again), h)
-        h = phi3.attend(layer, h, layout, once)
+            return recomputed(layer, lambda h: phi3.block(layer, h, layout, again, at), h)
+        h = phi3.attend(layer, h, layout, once, at)
         if keep is Keep.ATTENTION:
             return recomputed(layer.mlp, lambda h: phi3.feed_forward(layer, h, again), h)
         return phi3.feed_forward(layer, h, once)
@@ -74,7 +76,7 @@ def recomputed(
 
     Args:
         module: holds the LoRA layers that function uses; gradients flow to them and to h.
-        function: from `(N, D)` to `(N, D)`.
+        function: from `(N, D)` to `(N, D)` or `(M, D)`.
         h: `(N, D)`.
     """
     layers = lora_layers(module)
