@@ -17,12 +17,12 @@ from mlx_yoda.train.loss import CHUNK
 from mlx_yoda.train.recompute import Keep
 
 # Arrays alive at once, fitted.
-_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.37, 0.77  # by automatic differentiation, of every width
-_LOGITS, _CHUNKS = 3.58, 2.74  # float32; MLX allocates ahead, so more than one chunk is alive
-_LOSS_HIDDEN = 6.05
-_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 13.06, 1.86, 6.95
-_PROBABILITIES, _ATTENTION_HIDDEN = 3.12, 23.87
-_LAYER_AGAIN, _MLP_AGAIN = 2.57, 2.24
+_KEPT_ARRAYS, _KEPT_PROBABILITIES = 1.13, 1.02  # by automatic differentiation, of every width
+_LOGITS, _CHUNKS = 2.92, 2.75  # float32; MLX allocates ahead, so more than one chunk is alive
+_LOSS_HIDDEN = 34.08
+_MLP_WIDE, _MLP_DROPPED, _MLP_HIDDEN = 12.37, 2.22, 1.86
+_PROBABILITIES, _ATTENTION_HIDDEN = 2.91, 28.27
+_LAYER_AGAIN, _MLP_AGAIN = 3.11, 2.56
 
 
 @dataclass(frozen=True)
