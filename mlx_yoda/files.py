@@ -24,17 +24,13 @@ _ASIDE = ".aside"
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole; after a crash it holds the old content or the new."""
-    handle, aside = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with _file_aside(path) as aside:
+        with aside.open("wb") as file:
             file.write(data)
             file.flush()
             _flush(file.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
     _sync(path.parent)
 
 
@@ -70,17 +66,11 @@ def new_file(path: Path) -> Iterator[Path]:
     if path.exists():
         raise FileExistsError(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with _file_aside(path) as aside:
         yield aside
         _sync(aside)
         os.chmod(aside, 0o666 & ~_umask())
         os.rename(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
     _sync(path.parent)
 
 
@@ -98,19 +88,20 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise FileExistsError(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _directory_aside(path)
-    try:
-        yield aside
-        for inner in aside.rglob("*"):
-            _sync(inner)
-        _sync(aside)
-        os.chmod(aside, 0o777 & ~_umask())
-        if path.exists():
-            remove_directory(path)
-        os.rename(aside, path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    with _blamed_on(path):
+        aside = _directory_aside(path)
+        try:
+            yield aside
+            for inner in aside.rglob("*"):
+                _sync(inner)
+            _sync(aside)
+            os.chmod(aside, 0o777 & ~_umask())
+            if path.exists():
+                remove_directory(path)
+            os.rename(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
     _sync(path.parent)
 
 
@@ -134,6 +125,31 @@ def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Say `path` in errors over what is aside, which has a name that nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        if _ASIDE in str(error.filename):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _file_aside(path: Path) -> Iterator[Path]:
+    """A file to be renamed; it is removed if that fails."""
+    with _blamed_on(path):
+        handle, name = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
+        os.close(handle)
+        aside = Path(name)
+        try:
+            yield aside
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def _directory_aside(path: Path) -> Path:

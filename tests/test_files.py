@@ -1,7 +1,9 @@
 """Files are whole or absent."""
 
+import errno
 import hashlib
 import json
+import tempfile
 
 import pytest
 
@@ -77,3 +79,17 @@ def test_a_directory_is_removed_at_once(tmp_path, monkeypatch):
     (tmp_path / ".mine").write_text("mine")
     files.sweep(tmp_path)
     assert [inner.name for inner in tmp_path.iterdir()] == [".mine"]
+
+
+def test_an_error_names_what_was_to_be_written_and_not_what_is_aside(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(tempfile._os, "mkdir", refuse)
+    monkeypatch.setattr(tempfile._os, "open", refuse)
+    path = tmp_path / "new"
+    with pytest.raises(OSError) as of_file:
+        files.write_text(path, "x")
+    with pytest.raises(OSError) as of_directory, files.new_directory(path):
+        pass
+    assert of_file.value.filename == of_directory.value.filename == str(path)
