@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from mlx_yoda.errors import UserError
-from mlx_yoda.hub.asking import Remark, ask, well_behaved_client
+from mlx_yoda.hub.asking import Remark, ask, explain, well_behaved_client
 from mlx_yoda.hub.base import Base
 from mlx_yoda.hub.contents import Item
 
@@ -57,6 +59,18 @@ def push(
     except UserError as error:
         raise UserError(f"{error}; nothing was published in {repo_id}.") from error.__cause__
     return str(commit)
+
+
+def check_name(repo_id: str) -> None:
+    """Refuse a repository's name that no Hub takes, which needs no network to tell.
+
+    Raises:
+        UserError: it is no `owner/name` and no name alone.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(": ".join(explain(error)) + ".") from None
 
 
 def license_of(base: Base, endpoint: str | None = None) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.contents import Item, contents
-from mlx_yoda.hub.push import license_of
+from mlx_yoda.hub.push import check_name, license_of
 from mlx_yoda.hub.record import read_record
 from mlx_yoda.train.checkpoint import checkpoints
 from mlx_yoda.train.integrity import SEAL, resealed
@@ -31,8 +31,9 @@ def gather(
         ask_hub: whether the base's page may be looked at.
 
     Raises:
-        UserError: the folder is no finished run, or has something that is not to be published.
+        UserError: the name is none, the folder is no finished run, or it has something that is not to be published.
     """
+    check_name(repo_id)
     record = read_record(folder)
     base = public_base(record, base_model)
     if license is None and ask_hub:

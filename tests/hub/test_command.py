@@ -49,6 +49,13 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(run, hub, folder):
     assert "checkpoint-6/optimizer.safetensors" in more.stdout
 
 
+def test_a_name_that_no_hub_takes_is_refused_in_a_dry_run_too(run, hub, folder):
+    done = run("push", folder, "me and/yoda", "--dry-run", HF_TOKEN="")
+    assert (done.returncode, done.stdout, hub.requests) == (2, "", [])
+    assert "error: the Hub takes no such name" in done.stderr
+    assert "'me and/yoda'" in done.stderr
+
+
 def test_pushed_and_taken_from_the_hub_the_adapter_says_the_same(run, hub, folder):
     done = run("push", folder, "me/yoda", "--private", "--message", "First words")
     assert done.returncode == 0, done.stderr
