@@ -15,9 +15,11 @@ from mlx_yoda.config.lora_names import scale_of
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import check_fit
+from mlx_yoda.hub.card import CARD_FILE, LOSS_FILE
 from mlx_yoda.lora.merge import Loss, fused, loss
 from mlx_yoda.model import folder as model_folder
 from mlx_yoda.model.load import MODEL_FILES, fetch, load_lazily, load_tokenizer_in
+from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.respond import on_named_base, read_adapter
 
 Format = Literal["peft", "mlx-lm", "merged", "gguf"]
@@ -93,13 +95,8 @@ def _save_peft(destination: Path, adapter: Adapter, source: str) -> None:
             revision=adapter.revision,
             magnitudes=adapter.magnitudes,
         )
-        for name in (
-            "README.md",
-            "loss.svg",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "chat_template.jinja",
-        ):
+        copy_tokenizer(Path(source), aside)
+        for name in (CARD_FILE, LOSS_FILE):
             if (file := Path(source) / name).is_file():
                 shutil.copyfile(file, aside / name)
 

@@ -31,7 +31,8 @@ def gather(
         ask_hub: whether the base's page may be looked at.
 
     Raises:
-        UserError: the name is none, the folder is no finished run, or it has something that is not to be published.
+        UserError: the name is none, the folder is no finished run, or it has something that is
+            not to be published.
     """
     check_name(repo_id)
     record = read_record(folder)

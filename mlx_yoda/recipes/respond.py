@@ -35,7 +35,7 @@ class Responder:
     trained_on: str | None = None
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
-        """Yield the answer to a conversation piece by piece; options as `generation.pieces`."""
+        """Yield the answer to a conversation piece by piece; options as `generation.stream`."""
         return stream(self.base.model, self.base.tokenizer, messages, **sampling)
 
     def disable_adapter(self) -> AbstractContextManager[None]:

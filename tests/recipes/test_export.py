@@ -96,10 +96,12 @@ def test_a_clean_folder_is_the_same_adapter_in_peft(
 ):
     source = make_adapter(**keys)
     (source / "trainer_state.json").write_text("{}")
-    (source / "README.md").write_text("# A card")
+    for name in ("README.md", "loss.svg", "tokenizer.model", "special_tokens_map.json"):
+        (source / name).write_text("{}")
     run(source, tmp_path / "peft", "peft")
     assert sorted(file.name for file in (tmp_path / "peft").iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors"
+        "README.md", "adapter_config.json", "adapter_model.safetensors",
+        "loss.svg", "special_tokens_map.json", "tokenizer.model",
     ]  # fmt: skip
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "peft" / name).read_bytes() == (source / name).read_bytes()
