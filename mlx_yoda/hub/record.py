@@ -64,4 +64,4 @@ def read_record(folder: Path) -> Record:
     settings, metrics = folder / SETTINGS_FILE, folder / METRICS_FILE
     config = load_config(settings) if settings.is_file() else None
     events = read(metrics) if metrics.is_file() else []
-    return Record(folder, keys, config, tuple(event for event in events if isinstance(event, dict)))
+    return Record(folder, keys, config, tuple(events))

@@ -55,19 +55,21 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events in a file; a last line that was cut off by a crash is left out."""
+    """The events in a file; lines that hold none, such as one cut off by a crash, are left out."""
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):  # endless nesting
             events.append(json.loads(line))
-        except (ValueError, RecursionError):  # endless nesting
-            break
-    return events
+    return [event for event in events if isinstance(event, dict) and "event" in event]
 
 
 def rewind(path: Path, step: int) -> None:
     """Take back what was told after a step, for a run that goes on from there."""
     if path.exists():
-        kept = [event for event in read(path) if event.get("step", 0) <= step]
-        kept = [event for event in kept if event["event"] != "finished"]
+        kept = [event for event in read(path) if _is_kept(event, step)]
         files.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+
+
+def _is_kept(event: dict[str, Any], step: int) -> bool:
+    told = event.get("step", 0)
+    return isinstance(told, int) and told <= step and event["event"] != "finished"

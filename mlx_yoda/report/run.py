@@ -69,14 +69,13 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read(folder: Path, name: str) -> Run:
     metrics, settings = folder / "metrics.jsonl", folder / "config.yaml"
     try:
-        lines = read(metrics)
+        events = read(metrics)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} has no metrics.jsonl: name the output folder of a run."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{metrics} cannot be read: {error}.") from None
-    events = [line for line in lines if isinstance(line, dict) and "event" in line]
     if not events:
         raise UserError(f"{metrics} holds no events: the run has not begun.")
     return Run(name, folder, events, _settings(settings) if settings.is_file() else ())

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from mlx_yoda.report.events import Evaluated, Finished, Generated, Noted, Sample, Saved, Working
 from mlx_yoda.report.jsonl import JsonLines, read, rewind
 
@@ -56,8 +58,21 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path, stepped):
 
 def test_a_line_that_nests_without_end_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n' + "[" * 100_000 + "\n")
-    assert read(path) == [{"step": 1}]
+    path.write_text('{"event": "note"}\n' + "[" * 100_000 + "\n")
+    assert read(path) == [{"event": "note"}]
+
+
+@pytest.mark.parametrize(
+    "line", [b"3", b"[]", b'{"a": 1}', b'{"event": "step", "step": "x"}', b"\xff\xfe", b"{"]
+)
+def test_damaged_lines_cost_a_resumed_run_no_more_than_themselves(tmp_path, stepped, line):
+    path = tmp_path / "metrics.jsonl"
+    JsonLines(path)(stepped(1))
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    JsonLines(path)(stepped(2))
+    rewind(path, 2)
+    assert [event["step"] for event in read(path)] == [1, 2]
 
 
 def test_rewinding_takes_back_what_came_after_the_step_and_the_end(tmp_path, stepped):
