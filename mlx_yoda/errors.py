@@ -13,3 +13,9 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
+
+
+def first_line(error: Exception) -> str:
+    """Another's exception for a sentence of ours: its first line, of at most 300 characters."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return (line if len(line) <= 300 else f"{line[:299]}…").rstrip(".")

@@ -13,8 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.data.controls import protection
-from mlx_yoda.data.formats import first_line
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, target_paths
 from mlx_yoda.lora.layer import LoRALinear, linear_shape

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_yoda.data.rows import Row, kind, shown
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import UserError, first_line
 
 _BATCH = 256  # rows of a Parquet file that are unpacked at a time
 _ROW_BYTES = 256  # that a row takes in Python, however little is in it
@@ -138,12 +138,6 @@ def _unpacked_bytes(column: Any) -> int:
         lengths = pyarrow.compute.binary_length(column.dictionary)  # each is there many times
         return pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
     return int(column.nbytes)
-
-
-def first_line(error: Exception) -> str:
-    """An exception's message, cut to one line of at most 300 characters."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _text(path: Path) -> str:

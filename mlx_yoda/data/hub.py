@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from mlx_yoda.data.formats import first_line
 from mlx_yoda.data.rows import Row
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import UserError, first_line
 
 _PATIENCE = 10.0  # seconds to wait for the Hub's first answer
 

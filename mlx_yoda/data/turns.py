@@ -15,8 +15,7 @@ import numpy as np
 
 from mlx_yoda.data.columns import Conversation, Message
 from mlx_yoda.data.controls import protection
-from mlx_yoda.data.formats import first_line
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import UserError, first_line
 
 _MARKED = re.compile(r"\{%-?\s*generation\b")
 

@@ -1,10 +1,12 @@
 """The tables of a model card: rows of cells that are safe in Markdown."""
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
 from mlx_yoda.hub.record import Record
+from mlx_yoda.report.words import duration, size
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$&])")
 _ALWAYS = {  # shown whatever their values
@@ -106,12 +108,12 @@ def machine(record: Record) -> Cells:
     facts, versions = started.get("machine") or {}, started.get("versions") or {}
     rows: list[tuple[str, Any]] = [
         ("chip", facts.get("chip")),
-        ("memory", _gigabytes(facts.get("memory_bytes"))),
+        ("memory", _if_number(facts.get("memory_bytes"), size)),
         ("system", facts.get("os")),
         ("MLX computed on the", facts.get("device")),
-        ("time in steps", _duration(finished.get("train_runtime"))),
+        ("time in steps", _if_number(finished.get("train_runtime"), duration)),
         ("tokens seen, supervised", _counts(finished)),
-        ("peak of MLX's allocator", _gigabytes(record.last("step").get("peak_memory"))),
+        ("peak of MLX's allocator", _if_number(record.last("step").get("peak_memory"), size)),
         ("versions", ", ".join(f"{name} {v}" for name, v in versions.items() if v)),
     ]
     return [(name, cell(value)) for name, value in rows if value]
@@ -133,16 +135,8 @@ def _words(value: Any) -> str:
             return str(value)
 
 
-def _gigabytes(size: Any) -> str | None:
-    return f"{size / 1e9:.1f} GB" if isinstance(size, int | float) and size else None
-
-
-def _duration(seconds: Any) -> str | None:
-    if not isinstance(seconds, int | float):
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def _if_number(value: Any, words: Callable[[Any], str]) -> str | None:
+    return words(value) if isinstance(value, int | float) else None
 
 
 def _counts(finished: dict[str, Any]) -> str | None:

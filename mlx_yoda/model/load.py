@@ -24,7 +24,7 @@ from mlx.utils import tree_map_with_path
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.model.family import FamilyArgs, FamilyModel
 
 DEMO = "demo"
@@ -168,7 +168,7 @@ def fetch(
     except RevisionNotFoundError:
         why = f"the Hugging Face Hub knows no revision {revision!r} of it"
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        why = f"the Hugging Face Hub answers: {_first_line(error)}"
+        why = f"the Hugging Face Hub answers: {first_line(error)}"
     raise UserError(f"{name}: there is no such folder here, and {why}.")
 
 
@@ -235,7 +235,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path.parent} is no model folder: it has no {path.name}.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {_first_line(error)}.") from None
+        raise UserError(f"{path} cannot be read as JSON: {first_line(error)}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object.")
     return content
@@ -263,12 +263,5 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # they raise nearly every kind at files they cannot make sense of
         raise UserError(
-            f"{what} {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}."
+            f"{what} {path} cannot be loaded: {type(error).__name__}: {first_line(error)}."
         ) from error
-
-
-def _first_line(error: Exception, limit: int = 300) -> str:
-    """An exception's first line, short enough for one sentence."""
-    line = next(iter(str(error).splitlines()), "").strip()
-    line = line or type(error).__name__
-    return (line if len(line) <= limit else line[: limit - 1] + "…").rstrip(".")
