@@ -41,10 +41,12 @@ def working_set(gigabytes: int) -> int:
 
 def fit(gigabytes: int, bits: int, length: int) -> Fit | None:
     """What the plan takes on that Mac, or None if nothing fits."""
-    quantised = {} if bits == 16 else {"quantization": {"bits": bits, "group_size": 64}}
+    config = dict(PHI3_MINI)
+    if bits < 16:
+        config["quantization"] = {"bits": bits, "group_size": 64}
     try:
         return choose(
-            sizes_of(PHI3_MINI | quantised, LoraConfig()),
+            sizes_of(config, LoraConfig()),
             lambda rows: Shape(rows * length, rows, length, rows * length // 2),
             _ROWS,
             checkpointing="auto",
@@ -77,7 +79,7 @@ def updated(readme: str) -> str:
 
 def _cell(found: Fit | None) -> str:
     if found is None:
-        return "–"
+        return "no"
     again = sum(level is Keep.INPUT for level in found.keep)
     size = f"{found.demand.footprint / 1e9:.1f} GB"
     rows = f"{found.micro_batch} row{'s' * (found.micro_batch > 1)}"
