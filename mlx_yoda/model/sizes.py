@@ -62,7 +62,7 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         item=item,
         weights=_weight_bytes(shapes, item, config.get("quantization")),
         adapter=sum(adapted.values()),
-        first=min((int(path.split(".")[2]) for path in adapted), default=0),
+        first=min((int(path.split(".")[2]) for path in adapted if ".layers." in path), default=0),
         dora=lora.use_dora,
         window=config.get("sliding_window"),
     )

@@ -9,8 +9,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_yoda.data.batches import Batch
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of, keys_of, lent
 from mlx_yoda.lora.inject import lora_layers
+from mlx_yoda.lora.layer import LoRALinear
 from mlx_yoda.lora.product import through_base
 from mlx_yoda.model.family import window_of
 from mlx_yoda.model.phi3 import Phi3
@@ -53,6 +55,9 @@ def forward_of(
         keep: what Phi-3's layers keep for the backward pass, all the same or one by one.
         first: the layer to start from, with `Arrays.hidden` as its input
             (`mlx_yoda.train.prefix`); 0 starts from the tokens.
+
+    Raises:
+        UserError: Phi-3's head is to be adapted, whose gradient the chunked loss does not make.
     """
     if not isinstance(model, Phi3):
         return _padded(model)
@@ -61,6 +66,8 @@ def forward_of(
 
 def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
     head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
+    if isinstance(head, LoRALinear):
+        raise UserError("lora.target_modules: lm_head cannot be trained; leave it out.")
     project = head.as_linear if model.args.tie_word_embeddings else head
     window = window_of(model)
     layers = [(layer, block(level)) for layer, level in zip(model.layers, keep, strict=True)]

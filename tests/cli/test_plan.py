@@ -53,6 +53,18 @@ def test_the_table_is_for_people(phi3):
         assert part in chosen
 
 
+def test_frozen_lower_layers_keep_nothing(phi3):
+    """The head, which has no layer's number, may be among the targets of a plan."""
+    upper = json.dumps([str(i) for i in range(16, 32)])
+    options = ("--model", phi3, "--memory", "64GB", "--json", "--set")
+    targets = "lora.target_modules=[o_proj, lm_head]"
+    whole = json.loads(run(*options, targets).stdout)
+    layers = f"lora.layers_to_transform={upper.replace(chr(34), '')}"
+    half = json.loads(run(*options, "lora.target_modules=[o_proj]", "--set", layers).stdout)
+    for row, all_layers in zip(half["table"], whole["table"], strict=True):
+        assert row["activations"] < 0.6 * all_layers["activations"]
+
+
 def test_what_does_not_fit_is_said(phi3):
     result = run("--model", phi3, "--memory", "4GB")
     assert result.exit_code == 0

@@ -11,6 +11,7 @@ from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.data.batches import collate, needed
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import Shape, choose_shapes
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of, dropout_keys, install, lent
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.recompute import Keep
@@ -164,6 +165,12 @@ def test_padding_changes_nothing(make_model, make_rows, distance):
     padded = gradients(layers, forward_of(model), wide)
     assert padded[0].item() == pytest.approx(tight[0].item(), rel=1e-6)
     assert distance(padded[1], tight[1]) < 1e-5
+
+
+def test_a_head_that_is_to_be_adapted_is_refused(make_model):
+    model, _ = make_model(lora=LoraConfig(target_modules=["o_proj", "lm_head"]))
+    with pytest.raises(UserError, match="lm_head cannot be trained"):
+        forward_of(model)
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16], ids=str)
