@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_yoda.lora.layer import LoRALinear, plain_weight
-from mlx_yoda.lora.product import Pre, lora_product
+from mlx_yoda.lora.product import Pre, frozen_product, lora_product
 
 
 class DoRALinear(LoRALinear):
@@ -83,15 +83,6 @@ def _stretched(y: mx.array, magnitude: mx.array, norms: mx.array) -> mx.array:
 
 def _without_bias(base: nn.Module, x: mx.array) -> mx.array:
     """`x Wᵀ`, `(r, in)` to `(r, out)`, in the base's dtype."""
-    if not isinstance(base, nn.QuantizedLinear):
-        return x.astype(base.weight.dtype) @ base.weight.T
-    return mx.quantized_matmul(
-        x.astype(base.scales.dtype),
-        base.weight,
-        scales=base.scales,
-        biases=base.get("biases"),
-        transpose=True,
-        group_size=base.group_size,
-        bits=base.bits,
-        mode=base.mode,
-    )
+    quantised = isinstance(base, nn.QuantizedLinear)
+    dtype = base.scales.dtype if quantised else base.weight.dtype
+    return frozen_product(base, x.astype(dtype), transpose=True)

@@ -103,18 +103,23 @@ def through_base(base: nn.Module, dy: mx.array) -> mx.array:
 
     The layer is linear, or an embedding used as one (a tied head), quantised or not.
     """
+    return frozen_product(base, dy, transpose=False)
+
+
+def frozen_product(base: nn.Module, x: mx.array, *, transpose: bool) -> mx.array:
+    """`x Wᵀ` if transpose, else `x W`, without the bias, for W `(out, in)`, quantised or not."""
     if isinstance(base, nn.QuantizedLinear | nn.QuantizedEmbedding):
         return mx.quantized_matmul(
-            dy,
+            x,
             base.weight,
             scales=base.scales,
             biases=base.get("biases"),
-            transpose=False,
+            transpose=transpose,
             group_size=base.group_size,
             bits=base.bits,
             mode=base.mode,
         )
-    return dy @ base.weight
+    return x @ (base.weight.T if transpose else base.weight)
 
 
 def _outer(left: mx.array, right: mx.array) -> mx.array:
