@@ -7,10 +7,11 @@ sorted by length, so that micro-batches hold rows of like length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import Shape, smallest
 
 _POOL = 8  # optimizer steps whose rows are sorted together; more sorts better and mixes less
@@ -57,33 +58,90 @@ class Batch:
     indices: tuple[int, ...]
 
 
+class EpochOrder(NamedTuple):
+    """Which rows each optimizer step of an epoch takes.
+
+    Attributes:
+        rows: `(R,)` row indices, step after step; within a step the longest first.
+        starts: `(steps + 1,)`, where in `rows` each step begins, and the end.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+
+    def step(self, index: int) -> list[int]:
+        """The rows of one step of the epoch."""
+        taken: list[int] = self.rows[self.starts[index] : self.starts[index + 1]].tolist()
+        return taken
+
+    def needs(self, rows: PackedRows, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the micro-batches of at most `size` rows need at least.
+
+        Returns:
+            The step of each micro-batch `(M,)`, and its `Shape` `(M, 4)`.
+        """
+        counts = np.diff(self.starts)
+        steps = np.repeat(np.arange(len(counts)), -(-counts // size))
+        firsts = np.flatnonzero(
+            (np.arange(len(self.rows)) - np.repeat(self.starts[:-1], counts)) % size == 0
+        )
+        return steps, group_needs(rows, self.rows, firsts)
+
+
+def group_needs(rows: PackedRows, order: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """What groups of rows need at least: `needed` of each, `(groups, 4)`.
+
+    Args:
+        rows: the rows.
+        order: `(R,)` their indices, group after group.
+        firsts: where in `order` each group begins.
+    """
+    lengths = rows.lengths[order]
+    return np.stack(
+        [
+            np.add.reduceat(lengths, firsts),
+            np.diff(firsts, append=len(order)),
+            np.maximum.reduceat(lengths, firsts),
+            np.add.reduceat(rows.targets[order], firsts),
+        ],
+        axis=1,
+    )
+
+
 def epoch_order(
-    lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int
-) -> list[list[int]]:
-    """Which rows each optimizer step of an epoch takes; every row is taken exactly once.
+    lengths: Sequence[int] | np.ndarray, rows_per_step: int, seed: int, epoch: int
+) -> EpochOrder:
+    """Order the rows of an epoch; every row is taken exactly once.
 
     Rows are shuffled, pools of a few steps' rows are sorted by length and cut into steps, and
     the steps are shuffled. The last, smaller step is trained on as well.
 
     Args:
-        lengths: tokens of each row.
+        lengths: `(R,)` tokens of each row.
         rows_per_step: rows of one optimizer step.
         seed: the run's seed.
         epoch: counted from 0.
-
-    Returns:
-        Lists of row indices, each sorted by length, longest first.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    length = np.asarray(lengths)
+    order, length = rng.permutation(len(lengths)), np.asarray(lengths)
     pool = rows_per_step * _POOL
-    steps: list[list[int]] = []
-    for start in range(0, len(order), pool):
-        rows = order[start : start + pool]
-        rows = rows[np.argsort(-length[rows], kind="stable")]
-        steps += [rows[i : i + rows_per_step].tolist() for i in range(0, len(rows), rows_per_step)]
-    return [steps[i] for i in rng.permutation(len(steps))]
+    whole = len(order) // pool * pool
+    order = np.concatenate(
+        [_sorted(order[:whole].reshape(-1, pool), length), _sorted(order[None, whole:], length)]
+    )
+    firsts = np.arange(0, len(order), rows_per_step)
+    sizes = np.diff(firsts, append=len(order))
+    steps = rng.permutation(len(firsts))
+    starts = np.concatenate([[0], np.cumsum(sizes[steps])])
+    moved = np.repeat(firsts[steps] - starts[:-1], sizes[steps])
+    return EpochOrder(order[np.arange(len(order)) + moved], starts)
+
+
+def _sorted(pools: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Each pool's rows, longest first, in one array."""
+    by_length = np.argsort(-length[pools], axis=1, kind="stable")
+    rows: np.ndarray = np.take_along_axis(pools, by_length, axis=1).ravel()
+    return rows
 
 
 def micro_batches(

@@ -1,13 +1,17 @@
 """Packing: several examples in one row, so that short ones do not leave the hardware idle."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from hashlib import sha256
+from typing import Literal, overload
 
 import numpy as np
 
 from mlx_yoda.data.chat import Example
+from mlx_yoda.data.segments import Segments, in_memory
 from mlx_yoda.errors import UserError
+
+Packing = Literal["none", "concat", "best_fit"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,75 @@ class Packed:
     lengths: tuple[int, ...]
 
 
-def pack(
-    examples: Sequence[Example],
-    packing: Literal["none", "concat", "best_fit"],
-    max_length: int,
-) -> list[Packed]:
-    """Lay examples into rows.
+class PackedRows(Sequence[Packed]):
+    """Rows that are put together from their segments when they are asked for.
+
+    Attributes:
+        lengths: `(R,)` int64, tokens of each row.
+        targets: `(R,)` int64, targets of each row.
+    """
+
+    def __init__(
+        self, segments: Segments, bins: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
+        """Group segments into rows.
+
+        Args:
+            segments: where the tokens are.
+            bins: which segments each row has, as `first_fit_decreasing` gives them; None makes
+                a row of each segment.
+        """
+        self._segments = segments
+        each = np.arange(len(segments) + 1)
+        self._members: np.ndarray
+        self._starts: np.ndarray
+        self._members, self._starts = bins or (each[:-1], each)
+        self.lengths = self._summed(segments.lengths)
+        self.targets = self._summed(segments.targets)
+
+    @classmethod
+    def of(cls, rows: Sequence[Packed]) -> "PackedRows":
+        """Rows that are at hand, as they are if they are such rows already."""
+        if isinstance(rows, cls):
+            return rows
+        counts = [len(row.lengths) for row in rows]
+        segments = in_memory([piece for row in rows for piece in _pieces(row)])
+        return cls(segments, (np.arange(len(segments)), np.cumsum([0, *counts])))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Packed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Packed]: ...
+    def __getitem__(self, index: int | slice) -> Packed | list[Packed]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]  # counts from the end too, and raises beyond it
+        members = self._members[self._starts[at] : self._starts[at + 1]]
+        read = [self._segments.read(int(member)) for member in members]
+        tokens, supervised = zip(*read, strict=True)
+        if len(read) == 1:
+            return Packed(*read[0], (len(read[0][0]),))
+        return Packed(np.concatenate(tokens), np.concatenate(supervised), tuple(map(len, tokens)))
+
+    def digest(self) -> str:
+        """A fingerprint of all rows in their order, from their checksums."""
+        found = sha256()
+        for part in (self._segments.lengths, self._segments.checksums):
+            found.update(part[self._members].tobytes())
+        found.update(self._starts.astype(np.int64).tobytes())
+        return found.hexdigest()[:16]
+
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0], np.cumsum(values[self._members], dtype=np.int64)])
+        summed: np.ndarray = np.diff(sums[self._starts])
+        return summed
+
+
+def pack(examples: Iterable[Example], packing: Packing, max_length: int) -> PackedRows:
+    """Lay examples into rows, in memory.
 
     Args:
         examples: encoded; for `concat` uncut (`encode` with max_length None).
@@ -44,79 +111,102 @@ def pack(
     Raises:
         UserError: an example is longer than a row of `best_fit`, or `concat` fills no row.
     """
-    match packing:
-        case "none":
-            return [_join([example]) for example in examples]
-        case "concat":
-            return _concat(examples, max_length)
-        case "best_fit":
-            rows = first_fit_decreasing([len(e.tokens) for e in examples], max_length)
-            return [_join([examples[i] for i in row]) for row in rows]
+    return grouped(in_memory(list(pieces(examples, packing, max_length))), packing, max_length)
 
 
-def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pieces(
+    examples: Iterable[Example], packing: Packing, max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The segments, tokens `(L,)` int32 and targets `(L,)` bool, that `grouped` makes rows of.
+
+    Raises:
+        UserError: `concat` fills no row.
+    """
+    if packing == "concat":
+        return _chained(examples, max_length)
+    return ((example.tokens, example.supervised) for example in examples)
+
+
+def grouped(segments: Segments, packing: Packing, max_length: int) -> PackedRows:
+    """Group segments into rows, by their lengths alone.
+
+    Raises:
+        UserError: a segment is longer than a row of `best_fit`.
+    """
+    if packing != "best_fit":
+        return PackedRows(segments)
+    return PackedRows(segments, first_fit_decreasing(segments.lengths, max_length))
+
+
+def first_fit_decreasing(
+    lengths: Sequence[int] | np.ndarray, capacity: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Bin packing: the longest first, each into the first bin that still has room.
 
-    At most 11/9 of the least possible number of bins, and 6/9 (Dósa 2007). A tree of the bins'
-    room finds the first one in O(log n).
+    At most 11/9 of the least possible number of bins, and 6/9 (Dósa 2007). Items of one length
+    are placed together: the first bin takes as many of them as it has room for, then the next.
 
     Args:
-        lengths: sizes, 1 or more.
+        lengths: `(S,)` sizes, 1 or more.
         capacity: room of each bin.
 
     Returns:
-        Indices into `lengths`, a list for each bin; equal lengths keep their order.
+        Indices into `lengths`, bin after bin, `(S,)`, and where each bin starts, with the end
+        `(bins + 1,)`; in a bin the longest comes first, and equal lengths keep their order.
 
     Raises:
         UserError: a length exceeds the capacity.
     """
-    if lengths and max(lengths) > capacity:
+    sizes = np.asarray(lengths, np.int64)
+    longest = int(sizes.max(initial=0))
+    if longest > capacity:
         raise UserError(
-            f"an example of {max(lengths)} tokens does not fit into rows of {capacity}; raise "
+            f"an example of {longest} tokens does not fit into rows of {capacity}; raise "
             "data.max_length"
         )
-    leaves = 1 << max(0, len(lengths) - 1).bit_length()
-    room = [capacity] * (2 * leaves)  # node i has the most room of its children, 2i and 2i + 1
-    bins: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        node = 1
-        while node < leaves:
-            node *= 2
-            node += room[node] < lengths[i]
-        if node - leaves == len(bins):
-            bins.append([])
-        bins[node - leaves].append(i)
-        room[node] -= lengths[i]
-        while node := node // 2:
-            room[node] = max(room[2 * node], room[2 * node + 1])
-    return bins
+    order = np.argsort(-sizes, kind="stable")
+    room, bins = np.full(len(sizes), capacity), np.empty(len(sizes), np.int64)
+    used = at = 0
+    different, counts = np.unique(-sizes, return_counts=True)
+    for size, count in zip((-different).tolist(), counts.tolist(), strict=True):
+        fitting = np.flatnonzero(room[:used] >= size)
+        fresh = -(-count // (capacity // size))
+        fitting = np.concatenate([fitting, np.arange(used, used + fresh)])
+        taken = np.minimum(np.cumsum(room[fitting] // size), count)
+        taken = np.diff(taken, prepend=0)
+        room[fitting] -= taken * size
+        bins[at : at + count] = np.repeat(fitting, taken)
+        used, at = max(used, int(bins[at + count - 1]) + 1), at + count
+    into = np.argsort(bins, kind="stable")
+    return order[into], np.concatenate([[0], np.cumsum(np.bincount(bins, minlength=used))])
 
 
-def _join(examples: Sequence[Example]) -> Packed:
-    return Packed(
-        tokens=np.concatenate([example.tokens for example in examples]),
-        supervised=np.concatenate([example.supervised for example in examples]),
-        lengths=tuple(len(example.tokens) for example in examples),
-    )
+def _pieces(row: Packed) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    cuts = np.cumsum(row.lengths)[:-1]
+    return zip(np.split(row.tokens, cuts), np.split(row.supervised, cuts), strict=True)
 
 
-def _concat(examples: Sequence[Example], max_length: int) -> list[Packed]:
-    tokens = np.concatenate([np.empty(0, np.int32), *(e.tokens for e in examples)])
-    supervised = np.concatenate([np.empty(0, bool), *(_chained(e) for e in examples)])
-    starts = range(0, len(tokens) - max_length + 1, max_length)
-    supervised[list(starts)] = False  # nothing comes before a row's first token
-    rows = [slice(start, start + max_length) for start in starts]
-    packed = [Packed(tokens[r], supervised[r], (max_length,)) for r in rows if supervised[r].any()]
-    if not packed:
+def _chained(
+    examples: Iterable[Example], max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All tokens in a row, cut; only the examples that a cut goes through are held."""
+    tokens, supervised = np.empty(0, np.int32), np.empty(0, bool)
+    total = rows = 0
+    for example in examples:
+        total += len(example.tokens)
+        chained = example.supervised.copy()
+        chained[0] = example.whole  # where the loss is once another example comes before
+        tokens = np.concatenate([tokens, example.tokens])
+        supervised = np.concatenate([supervised, chained])
+        while len(tokens) >= max_length:
+            row, targets = tokens[:max_length], supervised[:max_length].copy()
+            tokens, supervised = tokens[max_length:], supervised[max_length:]
+            targets[0] = False  # nothing comes before a row's first token
+            if targets.any():
+                rows += 1
+                yield row, targets
+    if not rows:
         raise UserError(
-            f"all examples together have {len(tokens)} tokens, too few for one row of "
+            f"all examples together have {total} tokens, too few for one row of "
             f"{max_length}; lower data.max_length or take another data.packing"
         )
-    return packed
-
-
-def _chained(example: Example) -> np.ndarray:
-    """Where the loss is once another example comes before this one."""
-    supervised = example.supervised.copy()
-    supervised[0] = example.whole
-    return supervised

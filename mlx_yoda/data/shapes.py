@@ -4,8 +4,10 @@ A compiled step is compiled once a shape, and each shape stays in memory, so the
 them; each is the union of batches of like size, so little is padded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 _LIMIT = 16  # shapes; Yoda rows at batch 4 are padded by 3 % with 16 and by 6 % with 8
 _ROUND = 8  # sizes are multiples of this
@@ -25,18 +27,25 @@ class Shape(NamedTuple):
         Where one side is padded the other must be too: padding of the rows points to a spare
         token, and padding of the tokens to a spare place in the rows.
         """
-        enough = all(have >= want for have, want in zip(self, need, strict=True))
-        padded_rows = self.rows * self.length > need.tokens
-        return enough and padded_rows == (self.tokens > need.tokens)
+        return bool(self.all_held(np.array([need]))[0])
+
+    def all_held(self, needs: np.ndarray) -> np.ndarray:
+        """`holds` of each need, from `(n, 4)` to `(n,)` bool."""
+        enough = (np.array(self) >= needs).all(axis=1)
+        padded_rows = self.rows * self.length > needs[:, 0]
+        held: np.ndarray = enough & (padded_rows == (self.tokens > needs[:, 0]))
+        return held
 
 
 def choose_shapes(
-    first: Iterable[Shape], later: Iterable[Shape] = (), limit: int = _LIMIT
+    first: Sequence[Shape] | np.ndarray,
+    later: Sequence[Shape] | np.ndarray = (),
+    limit: int = _LIMIT,
 ) -> list[Shape]:
     """Group batches by their token count and give each group one shape.
 
     Args:
-        first: what the first epoch's batches need.
+        first: what the first epoch's batches need, `(n, 4)`.
         later: what the other epochs' batches need. They are given the first epoch's shapes,
             enlarged where they must be, so that nothing new is compiled after it.
         limit: how many groups.
@@ -44,22 +53,18 @@ def choose_shapes(
     Returns:
         At most `limit` shapes, each of them used in the first epoch, smallest first.
     """
-    needs = list(first)
-    low, high = min(n.tokens for n in needs), max(n.tokens for n in needs)
+    needs, others = (np.asarray(some, np.int64).reshape(-1, 4) for some in (first, later))
+    low, high = int(needs[:, 0].min()), int(needs[:, 0].max())
     width = max(1, -(-(high - low + 1) // limit))
-    groups: dict[int, list[Shape]] = {}
-    for need in needs:
-        groups.setdefault((need.tokens - low) // width, []).append(need)
-    occupied = sorted(groups)
-    for need in later:
-        wanted = (need.tokens - low) // width
-        group = next((g for g in occupied if g >= wanted), occupied[-1])
-        groups[group].append(need)
+    occupied, own = np.unique((needs[:, 0] - low) // width, return_inverse=True)
+    wanted = np.searchsorted(occupied, (others[:, 0] - low) // width)
+    group = np.concatenate([own, np.minimum(wanted, len(occupied) - 1)])
+    everything = np.concatenate([needs, others])
     shapes: list[Shape] = []
-    for group in occupied:
-        shapes.append(_union(groups[group], shapes[-1] if shapes else Shape(0, 0, 0, 0)))
-    used = sorted({smallest(need, shapes) for need in needs})
-    return [*used[:-1], shapes[-1]]
+    for number in range(len(occupied)):
+        floor = shapes[-1] if shapes else Shape(0, 0, 0, 0)
+        shapes.append(_union(everything[group == number], floor))
+    return [*_used(needs, shapes)[:-1], shapes[-1]]
 
 
 def smallest(need: Shape, shapes: Sequence[Shape]) -> Shape:
@@ -74,13 +79,24 @@ def smallest(need: Shape, shapes: Sequence[Shape]) -> Shape:
     return min(fitting)
 
 
-def _union(group: Sequence[Shape], floor: Shape) -> Shape:
-    """The shape for a group of needs, at least as large as the group's before in every size."""
-    tokens, rows, length, targets = (max(sizes) for sizes in zip(*group, floor, strict=True))
+def _used(needs: np.ndarray, shapes: Sequence[Shape]) -> list[Shape]:
+    """Those of the shapes that are `smallest` for some need `(n, 4)`, smallest first."""
+    used = []
+    for shape in sorted(set(shapes)):
+        fits = shape.all_held(needs)
+        if fits.any():
+            used.append(shape)
+            needs = needs[~fits]
+    return used
+
+
+def _union(group: np.ndarray, floor: Shape) -> Shape:
+    """The shape for a group of needs `(n, 4)`, at least as large as the group's before it."""
+    tokens, rows, length, targets = np.maximum(group.max(axis=0), floor).tolist()
     exact = Shape(tokens, rows, length, _up(targets))
-    if all(exact.holds(need) for need in group):  # full rows, as concat makes them: no padding
+    if exact.all_held(group).all():  # full rows, as concat makes them: no padding
         return exact
-    tokens, length = _up(max(tokens, *(need.tokens + 1 for need in group))), _up(length)
+    tokens, length = _up(max(tokens, int(group[:, 0].max()) + 1)), _up(length)
     if rows * length < tokens:
         length = _up(-(-tokens // rows))
     return Shape(tokens, rows, length, _up(targets))

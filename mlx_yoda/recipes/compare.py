@@ -7,7 +7,7 @@ from typing import Literal
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation, conversations
-from mlx_yoda.data.packing import Packed, pack
+from mlx_yoda.data.packing import PackedRows, pack
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
@@ -112,7 +112,7 @@ def compare(responder: Responder, rows: Sequence[Conversation], config: Config) 
 
 
 def _measure(
-    base: Loaded, packed: Sequence[Packed], asked: Sequence[Question], config: Config
+    base: Loaded, packed: PackedRows, asked: Sequence[Question], config: Config
 ) -> Measured:
     total, tokens = held_out_loss(base.model, packed, config.train.per_device_eval_batch_size)
     loss = total / tokens

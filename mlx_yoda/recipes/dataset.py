@@ -8,7 +8,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.chat import Encoded, encode
 from mlx_yoda.data.columns import Conversation, conversations
-from mlx_yoda.data.packing import Packed, pack
+from mlx_yoda.data.packing import PackedRows, pack
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.errors import UserError
 from mlx_yoda.train.best import metric_name
@@ -43,8 +43,8 @@ class Dataset:
         notes: remarks for the user, such as how many rows were cut.
     """
 
-    train: list[Packed]
-    validation: list[Packed]
+    train: PackedRows
+    validation: PackedRows
     questions: list[Question]
     notes: list[str]
 
@@ -80,7 +80,8 @@ def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = N
     ]
     packed = pack(train.examples, config.data.packing, config.data.max_length)
     measured = pack(validation.examples, "none", config.data.max_length)
-    check_lengths([*packed, *measured], longest)
+    check_lengths(packed, longest)
+    check_lengths(measured, longest)
     asked = questions(held_out)
     if metric_name(config.train) in ("exact_match", "chrf") and not asked:
         raise UserError(
@@ -90,13 +91,13 @@ def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = N
     return Dataset(packed, measured, asked, notes)
 
 
-def check_lengths(rows: Sequence[Packed], limit: int | None) -> None:
+def check_lengths(rows: PackedRows, limit: int | None) -> None:
     """Refuse rows longer than `mlx_yoda.model.family.longest_row`.
 
     Raises:
         UserError: a row is longer than the model's LongRoPE has one set of factors for.
     """
-    longest = max((len(row.tokens) for row in rows), default=0)
+    longest = int(rows.lengths.max(initial=0))
     if limit and longest > limit:
         raise UserError(
             f"a row has {longest} tokens, and beyond {limit} this model turns positions another "

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import mlx.core as mx
 
 from mlx_yoda.config.schema import Config, DataConfig
-from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.packing import PackedRows
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.lora.binding import Layers, adapter_of
 from mlx_yoda.model.load import Loaded
@@ -43,7 +43,7 @@ class Fitting:
 
 
 def fit_to_machine(
-    config: Config, base: Loaded, layers: Layers, rows: Sequence[Packed], report: Reporter
+    config: Config, base: Loaded, layers: Layers, rows: PackedRows, report: Reporter
 ) -> tuple[Plan, Steps, list[str]]:
     """Lay a run out for this machine.
 
@@ -78,7 +78,7 @@ def fit_to_machine(
     return plan, steps, [*fit.notes, *filter(None, [compilation.note, _fewer(config, plan)])]
 
 
-def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitting:
+def fit_to_memory(config: Config, base: Loaded, rows: PackedRows) -> Fitting:
     """Fit the run into this machine's memory and bound the allocator's cache accordingly.
 
     Only Phi-3 has a memory plan; another architecture runs as it is configured.
@@ -92,7 +92,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: Sequence[Packed]) -> Fitti
         return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, budget, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
-        partial(_largest, config, rows),
+        cache(partial(_largest, config, rows)),
         train.per_device_train_batch_size,
         checkpointing=train.gradient_checkpointing,
         shrink=train.auto_find_batch_size,
@@ -115,15 +115,13 @@ def keeps_no_probabilities(config: DataConfig) -> bool:
     return bool(mx.metal.is_available()) and config.packing != "best_fit"
 
 
-def frozen_prefix(
-    base: Loaded, layers: Layers, rows: Sequence[Packed], spare: int
-) -> Prefix | None:
+def frozen_prefix(base: Loaded, layers: Layers, rows: PackedRows, spare: int) -> Prefix | None:
     """Run the layers below the first adapted one over all rows, if there are any and it fits."""
     first = first_adapted_layer(base.model, layers)
     if not first:
         return None
     (width,), item = base.model.model.norm.weight.shape, base.model.model.norm.weight.dtype.size
-    tokens = sum(len(row.tokens) for row in rows)
+    tokens = int(rows.lengths.sum())
     if tokens * width * item > spare:
         return None
     return run_prefix(base.model, first, rows)
@@ -139,5 +137,5 @@ def _fewer(config: Config, plan: Plan) -> str | None:
     )
 
 
-def _largest(config: Config, rows: Sequence[Packed], micro_batch: int) -> Shape:
+def _largest(config: Config, rows: PackedRows, micro_batch: int) -> Shape:
     return make_plan(rows, config.train, micro_batch).shapes[-1]

@@ -1,15 +1,11 @@
 """What a checkpoint belongs to: everything that changes the mathematics of a run."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from mlx_yoda.config.schema import Config
-from mlx_yoda.data.packing import Packed
 from mlx_yoda.lora.pissa import as_saved
 from mlx_yoda.model.load import DEMO, Loaded
 from mlx_yoda.train.checkpoint import Identity
@@ -47,7 +43,7 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
         "model.dtype": config.model.dtype,
         "the base's config.json": _digest(json.dumps(base.config, sort_keys=True).encode()),
         "the base's weights": _digest_weights(base.path),
-        "the training rows": _digest_rows(plan.rows),
+        "the training rows": plan.rows.digest(),
         "rows per optimizer step": plan.rows_per_step,
         "total steps": plan.total_steps,
     }
@@ -85,13 +81,4 @@ def _digest_weights(folder: Path) -> str:
             for page in range(_PAGES):
                 file.seek(max(0, size - _PAGE) * page // (_PAGES - 1))
                 digest.update(file.read(_PAGE))
-    return digest.hexdigest()[:16]
-
-
-def _digest_rows(rows: Sequence[Packed]) -> str:
-    digest = sha256()
-    for row in rows:
-        digest.update(np.asarray(row.lengths, np.int32).tobytes())
-        digest.update(row.tokens.tobytes())
-        digest.update(row.supervised.tobytes())
     return digest.hexdigest()[:16]

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import mlx.nn as nn
+import numpy as np
 
-from mlx_yoda.data.batches import collate, needed
-from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.batches import collate, group_needs
+from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.train.forward import Arrays, forward_of
 
@@ -23,15 +24,14 @@ def held_out_loss(model: nn.Module, rows: Sequence[Packed], batch_size: int) -> 
     Returns:
         `(loss_sum, n_tokens)`: their ratio is the mean cross-entropy in nats a token.
     """
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-    groups = [
-        [rows[i] for i in order[at : at + batch_size]] for at in range(0, len(rows), batch_size)
-    ]
-    shapes = choose_shapes([needed(group) for group in groups])
+    rows = PackedRows.of(rows)
+    order = np.argsort(-rows.lengths, kind="stable")
+    firsts = np.arange(0, len(rows), batch_size)
+    shapes = choose_shapes(group_needs(rows, order, firsts))
     forward = forward_of(model)
     total, tokens = 0.0, 0
-    for group in groups:
-        batch = collate(group, shapes)
+    for first in firsts:
+        batch = collate([rows[i] for i in order[first : first + batch_size].tolist()], shapes)
         loss = forward(Arrays.of(batch))
         total += cast(float, loss.item())
         tokens += batch.supervised_tokens

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.data.batches import Batch, epoch_order, micro_batches, needed
-from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.batches import Batch, epoch_order, micro_batches
+from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import Shape, choose_shapes
 from mlx_yoda.errors import UserError
 
@@ -27,7 +29,7 @@ class Plan:
         heaviest: the step with the micro-batch of most tokens.
     """
 
-    rows: Sequence[Packed]
+    rows: PackedRows
     rows_per_step: int
     micro_batch: int
     steps_per_epoch: int
@@ -63,6 +65,7 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
     Raises:
         UserError: there are no rows.
     """
+    rows = PackedRows.of(rows)
     if not rows:
         raise UserError("no training rows are left; give the data more rows or a longer max_length")
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -71,16 +74,19 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
     total_steps = config.max_steps
     if total_steps <= 0:
         total_steps = math.ceil(config.num_train_epochs * steps_per_epoch)
-    first: list[Shape] = []
-    later: list[Shape] = []
+    needs: list[np.ndarray] = []  # of each epoch
     most, heaviest = 0, 0
-    for step, indices in _steps(rows, rows_per_step, config.seed):
-        if step == total_steps:
-            break
-        needs = first if step < steps_per_epoch else later
-        for start in range(0, len(indices), micro_batch):
-            needs.append(needed([rows[i] for i in indices[start : start + micro_batch]]))
-            most, heaviest = max((most, heaviest), (needs[-1].tokens, step))
+    for epoch in range(math.ceil(total_steps / steps_per_epoch)):
+        order = epoch_order(rows.lengths, rows_per_step, config.seed, epoch)
+        steps, need = order.needs(rows, micro_batch)
+        steps += epoch * steps_per_epoch
+        needs.append(need[steps < total_steps])
+        tokens = needs[-1][:, 0]
+        if tokens.max() >= most:
+            most, heaviest = (
+                int(tokens.max()),
+                int(steps[np.flatnonzero(tokens == tokens.max())[-1]]),
+            )
     return Plan(
         rows=rows,
         rows_per_step=rows_per_step,
@@ -88,7 +94,7 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         seed=config.seed,
-        shapes=tuple(choose_shapes(first, later)),
+        shapes=tuple(choose_shapes(needs[0], np.concatenate([needs[0][:0], *needs[1:]]))),
         heaviest=heaviest,
     )
 
@@ -104,14 +110,13 @@ def padding_share(plan: Plan) -> float:
 
 
 def _steps(
-    rows: Sequence[Packed], rows_per_step: int, seed: int, start: int = 0
+    rows: PackedRows, rows_per_step: int, seed: int, start: int = 0
 ) -> Iterator[tuple[int, list[int]]]:
     """Endless: each step's number and rows, from `start` on."""
-    lengths = [len(row.tokens) for row in rows]
     steps_per_epoch = math.ceil(len(rows) / rows_per_step)
-    step = start
+    epoch, index = divmod(start, steps_per_epoch)
     while True:
-        epoch, index = divmod(step, steps_per_epoch)
-        for indices in epoch_order(lengths, rows_per_step, seed, epoch)[index:]:
-            yield step, indices
-            step += 1
+        order = epoch_order(rows.lengths, rows_per_step, seed, epoch)
+        for step in range(index, steps_per_epoch):
+            yield epoch * steps_per_epoch + step, order.step(step)
+        epoch, index = epoch + 1, 0

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.data.batches import collate, epoch_order, micro_batches, needed
-from mlx_yoda.data.packing import Packed
-from mlx_yoda.data.shapes import Shape, choose_shapes
+from mlx_yoda.data.batches import EpochOrder, collate, epoch_order, micro_batches, needed
+from mlx_yoda.data.packing import Packed, PackedRows
+from mlx_yoda.data.shapes import Shape, choose_shapes, smallest
 
 lengths = st.lists(st.integers(2, 40), min_size=1, max_size=60)
 
@@ -22,9 +22,50 @@ def rows_of(lengths: list[int], seed: int = 0) -> list[Packed]:
     return rows
 
 
+def steps_of(order: EpochOrder) -> list[list[int]]:
+    return [order.step(i) for i in range(len(order.starts) - 1)]
+
+
+def slow_order(lengths: list[int], rows_per_step: int, seed: int, epoch: int) -> list[list[int]]:
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths)).tolist()
+    steps = []
+    for start in range(0, len(order), 8 * rows_per_step):
+        pool = sorted(order[start : start + 8 * rows_per_step], key=lambda i: -lengths[i])
+        steps += [pool[i : i + rows_per_step] for i in range(0, len(pool), rows_per_step)]
+    return [steps[i] for i in rng.permutation(len(steps))]
+
+
+def slow_shapes(first: list[Shape], later: list[Shape], limit: int) -> list[Shape]:
+    """As `choose_shapes`, one need after the other."""
+    low, high = min(n.tokens for n in first), max(n.tokens for n in first)
+    width = max(1, -(-(high - low + 1) // limit))
+    groups: dict[int, list[Shape]] = {}
+    for need in first:
+        groups.setdefault((need.tokens - low) // width, []).append(need)
+    occupied = sorted(groups)
+    for need in later:
+        wanted = (need.tokens - low) // width
+        groups[next((g for g in occupied if g >= wanted), occupied[-1])].append(need)
+    shapes: list[Shape] = []
+    for group in occupied:
+        needs, floor = groups[group], shapes[-1] if shapes else Shape(0, 0, 0, 0)
+        tokens, rows, length, targets = (max(sizes) for sizes in zip(*needs, floor, strict=True))
+        exact = Shape(tokens, rows, length, -(-targets // 8) * 8)
+        if all(exact.holds(need) for need in needs):
+            shapes.append(exact)
+            continue
+        tokens = -(-max(tokens, *(need.tokens + 1 for need in needs)) // 8) * 8
+        length = max(-(-length // 8) * 8, -(-tokens // rows // 8) * 8)
+        shapes.append(Shape(tokens, rows, length, exact.targets))
+    used = sorted({smallest(need, shapes) for need in first})
+    return [*used[:-1], shapes[-1]]
+
+
 @given(lengths, st.integers(1, 9), st.integers(0, 5))
 def test_every_row_is_taken_exactly_once_an_epoch(lengths, rows_per_step, epoch):
-    steps = epoch_order(lengths, rows_per_step, seed=1, epoch=epoch)
+    steps = steps_of(epoch_order(lengths, rows_per_step, seed=1, epoch=epoch))
+    assert steps == slow_order(lengths, rows_per_step, seed=1, epoch=epoch)
     assert sorted(i for step in steps for i in step) == list(range(len(lengths)))
     assert len(steps) == -(-len(lengths) // rows_per_step)
     assert sum(len(step) < rows_per_step for step in steps) <= 1
@@ -35,23 +76,25 @@ def test_every_row_is_taken_exactly_once_an_epoch(lengths, rows_per_step, epoch)
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     lengths = list(range(2, 90))
-    one = epoch_order(lengths, 4, seed=1, epoch=0)
+    one = steps_of(epoch_order(lengths, 4, seed=1, epoch=0))
     np.random.seed(5)
-    assert one == epoch_order(lengths, 4, seed=1, epoch=0)
-    assert one != epoch_order(lengths, 4, seed=2, epoch=0)
-    assert one != epoch_order(lengths, 4, seed=1, epoch=1)
+    assert one == steps_of(epoch_order(lengths, 4, seed=1, epoch=0))
+    assert one != steps_of(epoch_order(lengths, 4, seed=2, epoch=0))
+    assert one != steps_of(epoch_order(lengths, 4, seed=1, epoch=1))
 
 
 @given(lengths, st.integers(1, 9), st.integers(1, 5), st.integers(1, 16))
 def test_batches_hold_their_rows_exactly(lengths, rows_per_step, size, limit):
     rows = rows_of(lengths)
     order = epoch_order(lengths, rows_per_step, seed=0, epoch=0)
-    needs = [
-        needed([rows[i] for i in step[at : at + size]])
-        for step in order
-        for at in range(0, len(step), size)
-    ]
+    numbers, found = order.needs(PackedRows.of(rows), size)
+    order = steps_of(order)
+    parts = [(i, s[at : at + size]) for i, s in enumerate(order) for at in range(0, len(s), size)]
+    needs = [needed([rows[i] for i in part]) for _, part in parts]
+    assert numbers.tolist() == [number for number, _ in parts]
+    assert found.tolist() == [list(need) for need in needs]
     shapes = choose_shapes(needs, limit=limit)
+    assert shapes == slow_shapes(needs, [], limit)
     assert len(shapes) <= limit
     for step in order:
         for batch in micro_batches(rows, step, size, shapes):
@@ -86,6 +129,7 @@ def test_later_epochs_fit_the_shapes_of_the_first(first, later, limit):
     one = [needed(rows_of([length, length])) for length in first]
     two = [needed(rows_of([length, length + 1])) for length in later]
     shapes = choose_shapes(one, two, limit)
+    assert shapes == slow_shapes(one, two, limit)
     assert len(shapes) <= limit
     used = {min(s for s in shapes if s.holds(need)) for need in one}
     for need in two:

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_yoda.data.chat import Example
-from mlx_yoda.data.packing import first_fit_decreasing, pack
+from mlx_yoda.data.packing import Packed, PackedRows, first_fit_decreasing, pack
 from mlx_yoda.errors import UserError
 
 lengths_and_capacity = st.integers(2, 40).flatmap(
@@ -27,6 +29,38 @@ def make(lengths: list[int], whole: bool = True) -> list[Example]:
     return examples
 
 
+def as_lists(members: np.ndarray, starts: np.ndarray) -> list[list[int]]:
+    return [part.tolist() for part in np.split(members, starts[1:-1])]
+
+
+def joined(examples: list[Example]) -> Packed:
+    return Packed(
+        tokens=np.concatenate([example.tokens for example in examples]),
+        supervised=np.concatenate([example.supervised for example in examples]),
+        lengths=tuple(len(example.tokens) for example in examples),
+    )
+
+
+def slow_none(examples: list[Example], capacity: int) -> list[Packed]:
+    return [joined([example]) for example in examples]
+
+
+def slow_best_fit(examples: list[Example], capacity: int) -> list[Packed]:
+    bins = slow_first_fit_decreasing([len(e.tokens) for e in examples], capacity)
+    return [joined([examples[i] for i in row]) for row in bins]
+
+
+def slow_concat(examples: list[Example], capacity: int) -> list[Packed]:
+    tokens = np.concatenate([e.tokens for e in examples])
+    first = np.concatenate([np.arange(len(e.tokens)) == 0 for e in examples])
+    whole = np.concatenate([np.full(len(e.tokens), e.whole) for e in examples])
+    supervised = np.where(first, whole, np.concatenate([e.supervised for e in examples]))
+    starts = range(0, len(tokens) - capacity + 1, capacity)
+    supervised[list(starts)] = False
+    rows = [slice(start, start + capacity) for start in starts]
+    return [Packed(tokens[r], supervised[r], (capacity,)) for r in rows if supervised[r].any()]
+
+
 def slow_first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -41,7 +75,42 @@ def slow_first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[in
 
 @given(lengths_and_capacity)
 def test_first_fit_decreasing_is_what_it_says(case: tuple[list[int], int]) -> None:
-    assert first_fit_decreasing(*case) == slow_first_fit_decreasing(*case)
+    assert as_lists(*first_fit_decreasing(*case)) == slow_first_fit_decreasing(*case)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
+def test_first_fit_decreasing_with_room_for_many_of_the_same(lengths: list[int]) -> None:
+    found = as_lists(*first_fit_decreasing(lengths, 100))
+    assert found == slow_first_fit_decreasing(lengths, 100)
+
+
+@given(lengths_and_capacity, st.booleans())
+def test_rows_are_the_old_ways(case: tuple[list[int], int], whole: bool) -> None:
+    """Bit for bit those of lists of arrays, as they were made before there were flat arrays."""
+    lengths, capacity = case
+    examples = make(lengths, whole)
+    for packing, slow in (
+        ("none", slow_none),
+        ("best_fit", slow_best_fit),
+        ("concat", slow_concat),
+    ):
+        wanted = slow(examples, capacity)
+        if not wanted:
+            continue
+        rows = pack(examples, packing, capacity)  # type: ignore[arg-type]
+        same_rows(rows, wanted)
+        same_rows(PackedRows.of(wanted), wanted)
+        assert rows.digest() == PackedRows.of(wanted).digest()
+
+
+def same_rows(rows: PackedRows, wanted: list[Packed]) -> None:
+    assert rows.lengths.tolist() == [len(row.tokens) for row in wanted]
+    assert rows.targets.tolist() == [row.supervised[1:].sum() for row in wanted]
+    for row, other in zip(rows, wanted, strict=True):
+        assert row.lengths == other.lengths
+        assert (row.tokens.dtype, row.supervised.dtype) == (np.int32, bool)
+        np.testing.assert_array_equal(row.tokens, other.tokens)
+        np.testing.assert_array_equal(row.supervised, other.supervised)
 
 
 @given(lengths_and_capacity)
@@ -103,7 +172,7 @@ def test_none_is_an_example_a_row() -> None:
 
 @pytest.mark.parametrize("packing", ["none", "best_fit"])
 def test_nothing_packs_into_nothing(packing: str) -> None:
-    assert pack([], packing, 8) == []  # type: ignore[arg-type]
+    assert list(pack([], packing, 8)) == []  # type: ignore[arg-type]
 
 
 def test_an_example_longer_than_a_row_is_refused() -> None:
@@ -115,4 +184,23 @@ def test_an_example_longer_than_a_row_is_refused() -> None:
 
 def test_many_examples_are_packed_in_little_time() -> None:
     lengths = np.random.default_rng(0).integers(1, 500, 20_000).tolist()
-    assert len(first_fit_decreasing(lengths, 2048)) <= sum(lengths) / 2048 * 1.01
+    assert len(first_fit_decreasing(lengths, 2048)[1]) - 1 <= sum(lengths) / 2048 * 1.01
+
+
+def test_rows_are_counted_from_both_ends_and_sliced() -> None:
+    rows = pack(make([5, 2, 9]), "none", 4)
+    assert [len(row.tokens) for row in (rows[-1], rows[0], *rows[1:])] == [9, 5, 2, 9]
+    with pytest.raises(IndexError):
+        rows[3]
+
+
+def test_a_digest_tells_the_smallest_difference() -> None:
+    """In a token, in a target, in the order and in what shares a row."""
+    base = make([5, 2, 9])
+    other = make([5, 2, 9])
+    other[1].supervised[1] = False
+    later = [*base[:2], replace(base[2], tokens=base[2].tokens + (np.arange(9) == 8))]
+    cases = [base, other, base[::-1], later]
+    digests = {pack(examples, "none", 16).digest() for examples in cases}
+    digests |= {pack(base, "best_fit", capacity).digest() for capacity in (9, 16)}
+    assert len(digests) == 6

@@ -98,7 +98,7 @@ def make_model() -> Callable[..., tuple[nn.Module, Layers]]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rows() -> Callable[..., list[Packed]]:
     return random_rows
 

@@ -1,8 +1,17 @@
 """How many steps, which rows, which shapes."""
 
+import time
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.data.batches import needed
+from mlx_yoda.data.packing import PackedRows
+from mlx_yoda.data.segments import Segments
+from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
 from mlx_yoda.train.plan import make_plan, padding_share
 
@@ -66,6 +75,44 @@ def test_later_epochs_bring_no_new_shapes(make_rows):
 def test_little_is_padded(make_rows):
     plan = make_plan(make_rows(400, 12, 49), TrainConfig(per_device_train_batch_size=4))
     assert padding_share(plan) < 0.06
+
+
+@given(
+    st.integers(1, 60),
+    st.sampled_from([1, 2, 3, 4, 7]),
+    st.integers(1, 3),
+    st.sampled_from([(-1, 1.0), (-1, 2.5), (1, 1.0), (13, 1.0)]),
+    st.integers(1, 4),
+)
+def test_the_plan_is_the_slow_ways(make_rows, count, rows_per_micro, accumulation, length, narrow):
+    """Shapes and the heaviest step, of every micro-batch of every epoch one by one."""
+    rows = make_rows(count, seed=count)
+    config = TrainConfig(
+        per_device_train_batch_size=rows_per_micro,
+        gradient_accumulation_steps=accumulation,
+        max_steps=length[0],
+        num_train_epochs=length[1],
+    )
+    plan = make_plan(rows, config, narrow)
+    first, later, heaviest = [], [], (0, 0)
+    for step, batches in plan.steps():
+        for batch in batches:
+            need = needed([rows[i] for i in batch.indices])
+            (first if step < plan.steps_per_epoch else later).append(need)
+            heaviest = max(heaviest, (need.tokens, step))
+    assert plan.shapes == tuple(choose_shapes(first, later))
+    assert plan.heaviest == heaviest[1]
+
+
+def test_a_million_rows_are_planned_in_seconds():
+    lengths = np.random.default_rng(0).integers(8, 200, 1_000_000).astype(np.int32)
+    nothing = np.empty(0, np.int32)
+    rows = PackedRows(Segments(nothing, nothing, lengths, lengths // 2, lengths))
+    start = time.perf_counter()
+    plan = make_plan(rows, TrainConfig(num_train_epochs=3))
+    next(plan.steps(plan.total_steps - 5))
+    assert plan.total_steps == 750_000
+    assert time.perf_counter() - start < 20  # 2 s on a core of its own
 
 
 def test_no_rows_is_an_error():
