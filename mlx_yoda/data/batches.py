@@ -7,7 +7,7 @@ sorted by length, so that micro-batches hold rows of like length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -73,6 +73,14 @@ class EpochOrder(NamedTuple):
         """The rows of one step of the epoch."""
         taken: list[int] = self.rows[self.starts[index] : self.starts[index + 1]].tolist()
         return taken
+
+    def share(self, rank: int, size: int) -> "EpochOrder":
+        """The part of every step that is one of `size` processes'; see `share`."""
+        counts = np.diff(self.starts)
+        first, stop = share(counts, rank, size)
+        place = np.arange(len(self.rows)) - np.repeat(self.starts[:-1], counts)
+        mine = (place >= np.repeat(first, counts)) & (place < np.repeat(stop, counts))
+        return EpochOrder(self.rows[mine], np.concatenate([[0], np.cumsum(stop - first)]))
 
     def needs(self, rows: PackedRows, size: int) -> tuple[np.ndarray, np.ndarray]:
         """What the micro-batches of at most `size` rows need at least.
@@ -144,11 +152,39 @@ def _sorted(pools: np.ndarray, length: np.ndarray) -> np.ndarray:
     return rows
 
 
+Counts = TypeVar("Counts", int, np.ndarray)
+
+
+def share(count: Counts, rank: int, size: int) -> tuple[Counts, Counts]:
+    """Which of a step's rows are one process's: where they start, and where they stop.
+
+    Each row is in one part, and only in one; of fewer rows than processes some get none. Rows of
+    a step are of like length, so equal numbers of them are about equal work.
+
+    Args:
+        count: rows of the step, or of several steps.
+        rank: of the process, from 0.
+        size: how many processes there are.
+    """
+    return count * rank // size, count * (rank + 1) // size
+
+
 def micro_batches(
-    rows: Sequence[Packed], indices: Sequence[int], size: int, shapes: Sequence[Shape]
+    rows: Sequence[Packed],
+    indices: Sequence[int],
+    size: int,
+    shapes: Sequence[Shape],
+    first: int = 0,
 ) -> Iterator[Batch]:
-    """Cut one optimizer step's rows into batches of at most `size`, each in the smallest shape."""
-    first = 0
+    """Cut an optimizer step's rows into batches of at most `size`, each in the smallest shape.
+
+    Args:
+        rows: the data.
+        indices: which of them: the step's, or one process's part of them.
+        size: rows of a batch.
+        shapes: to choose from.
+        first: how many tokens of the step lie before these rows.
+    """
     for start in range(0, len(indices), size):
         taken = indices[start : start + size]
         batch = collate([rows[i] for i in taken], shapes, taken, first)

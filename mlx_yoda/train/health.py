@@ -50,7 +50,6 @@ def _what(meter: Meter) -> str:
 
 def _rows(step: int, plan: Plan) -> str:
     """The rows of a step that was taken, counted from 1 as the data was read and packed."""
-    _, batches = next(plan.steps(step - 1))
-    rows = sorted(index + 1 for batch in batches for index in batch.indices)
+    rows = sorted(index + 1 for index in plan.taken(step - 1))
     shown = ", ".join(map(str, rows[:_SHOWN]))
     return f"{shown} and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else shown

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.report.events import Noted, Reporter, Stepped
+from mlx_yoda.train.group import Group
 from mlx_yoda.train.meter import Last, Meter
 from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
@@ -25,6 +26,7 @@ def train(
     meter: Meter,
     report: Reporter,
     after_step: AfterStep,
+    group: Group | None = None,
 ) -> State:
     """Train from `state` to the end of the plan.
 
@@ -36,13 +38,14 @@ def train(
         meter: totals so far; it is counted on.
         report: told of every step.
         after_step: evaluates and saves where it is time, and says whether to stop there.
+        group: the processes that train together; None for this one alone.
 
     Returns:
         The state after the last step taken.
     """
     while state.step < plan.total_steps:
         try:
-            for reached, stepped in optimizer_steps(state, plan, steps, config, meter):
+            for reached, stepped in optimizer_steps(state, plan, steps, config, meter, group):
                 state = reached
                 report(stepped)
                 if after_step(state, meter):
@@ -54,9 +57,15 @@ def train(
 
 
 def optimizer_steps(
-    state: State, plan: Plan, steps: Steps, config: TrainConfig, meter: Meter
+    state: State,
+    plan: Plan,
+    steps: Steps,
+    config: TrainConfig,
+    meter: Meter,
+    group: Group | None = None,
 ) -> Iterator[tuple[State, Stepped]]:
     """Take one optimizer step after another; arguments as in `train`."""
+    group = group or Group()
     for step, batches in plan.steps(state.step):
         started, input_tokens = time.perf_counter(), 0
         rate = learning_rate(config, step, plan.total_steps)
@@ -68,6 +77,7 @@ def optimizer_steps(
             mx.async_eval(sums)
             input_tokens += batch.input_tokens
 
+        sums, input_tokens = group.total(sums, step, input_tokens)
         adapter, moments, norm = steps.update(
             sums, state.adapter, state.moments, mx.array(rate), mx.array(step + 1.0 - meter.skipped)
         )
@@ -91,7 +101,7 @@ def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception | None = N
     if error is not None and not possible:
         raise error
     mx.clear_cache()
-    return make_plan(plan.rows, config, -(-plan.micro_batch // 2))
+    return make_plan(plan.rows, config, -(-plan.micro_batch // 2), plan.part)
 
 
 def dropout_key(seed: int, step: int) -> mx.array:

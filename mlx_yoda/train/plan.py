@@ -4,29 +4,48 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.data.batches import Batch, epoch_order, micro_batches
+from mlx_yoda.data.batches import Batch, epoch_order, group_needs, micro_batches, share
 from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import Shape, choose_shapes
 from mlx_yoda.errors import UserError
 
 
+class Part(NamedTuple):
+    """Which part of every optimizer step is this process's.
+
+    Attributes:
+        rank: which process it is, from 0.
+        size: how many there are.
+        planned: how many there were when the run began; they set the rows of a step.
+    """
+
+    rank: int = 0
+    size: int = 1
+    planned: int = 1
+
+
+ALONE = Part()
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A run's steps: a function of the settings and the rows alone.
+    """A run's steps: a function of the settings and the rows alone, and this process's part.
 
     Attributes:
         rows: the training rows.
-        rows_per_step: rows of an optimizer step.
+        rows_per_step: rows of an optimizer step, over all processes.
         micro_batch: rows computed at once; they change the memory needed, not the step.
         steps_per_epoch: optimizer steps, the last and smaller one included.
         total_steps: steps of the whole run.
         seed: of the order of rows and of dropout.
-        shapes: the shapes of all micro-batches.
+        shapes: the shapes of all micro-batches of this process.
         heaviest: the step with the micro-batch of most tokens.
+        part: which rows of each step are this process's.
     """
 
     rows: PackedRows
@@ -37,6 +56,7 @@ class Plan:
     seed: int
     shapes: tuple[Shape, ...]
     heaviest: int
+    part: Part = ALONE
 
     def epoch(self, step: int) -> float:
         """Passes over the data after so many steps."""
@@ -47,28 +67,44 @@ class Plan:
         return math.ceil(self.total_steps * steps) if steps < 1 else int(steps)
 
     def steps(self, start: int = 0) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """The steps from `start` on, counted from 0, each with its micro-batches."""
+        """The steps from `start` on, counted from 0, each with this process's micro-batches."""
+        rank, size, _ = self.part
         for step, indices in _steps(self.rows, self.rows_per_step, self.seed, start):
             if step == self.total_steps:
                 return
-            yield step, micro_batches(self.rows, indices, self.micro_batch, self.shapes)
+            begin, end = share(len(indices), rank, size)
+            first, mine = int(self.rows.lengths[indices[:begin]].sum()), indices[begin:end]
+            yield step, micro_batches(self.rows, mine, self.micro_batch, self.shapes, first)
+
+    def taken(self, step: int) -> list[int]:
+        """Which rows a step takes, over all processes."""
+        return next(_steps(self.rows, self.rows_per_step, self.seed, step))[1]
 
 
-def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | None = None) -> Plan:
+def make_plan(
+    rows: Sequence[Packed],
+    config: TrainConfig,
+    micro_batch: int | None = None,
+    part: Part = ALONE,
+) -> Plan:
     """Lay out a run.
 
     Args:
         rows: the training rows.
         config: batch size, accumulation, epochs or steps, seed.
         micro_batch: rows at once, if memory allows fewer than `per_device_train_batch_size`.
+        part: which rows of each step are this process's.
 
     Raises:
-        UserError: there are no rows.
+        UserError: there are no rows, or fewer than processes.
     """
     rows = PackedRows.of(rows)
     if not rows:
         raise UserError("no training rows are left; give the data more rows or a longer max_length")
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    if len(rows) < part.size:
+        raise UserError(f"{len(rows)} training rows are too few for {part.size} processes")
+    device = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    rows_per_step = device * part.planned
     micro_batch = micro_batch or config.per_device_train_batch_size
     steps_per_epoch = math.ceil(len(rows) / rows_per_step)
     total_steps = config.max_steps
@@ -78,15 +114,17 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
     most, heaviest = 0, 0
     for epoch in range(math.ceil(total_steps / steps_per_epoch)):
         order = epoch_order(rows.lengths, rows_per_step, config.seed, epoch)
-        steps, need = order.needs(rows, micro_batch)
+        steps, need = order.share(part.rank, part.size).needs(rows, micro_batch)
         steps += epoch * steps_per_epoch
         needs.append(need[steps < total_steps])
         tokens = needs[-1][:, 0]
-        if tokens.max() >= most:
+        if tokens.max(initial=0) >= max(most, 1):
             most, heaviest = (
                 int(tokens.max()),
                 int(steps[np.flatnonzero(tokens == tokens.max())[-1]]),
             )
+    if not most:  # a process without a row in so short a run
+        needs = [group_needs(rows, np.array([rows.lengths.argmax()]), np.array([0]))]
     return Plan(
         rows=rows,
         rows_per_step=rows_per_step,
@@ -96,6 +134,7 @@ def make_plan(rows: Sequence[Packed], config: TrainConfig, micro_batch: int | No
         seed=config.seed,
         shapes=tuple(choose_shapes(needs[0], np.concatenate([needs[0][:0], *needs[1:]]))),
         heaviest=heaviest,
+        part=part,
     )
 
 

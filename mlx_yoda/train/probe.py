@@ -39,8 +39,10 @@ def probed(plan: Plan, steps: Steps, state: State, config: TrainConfig, budget: 
 def _peak(plan: Plan, steps: Steps, state: State) -> int:
     """Bytes that the largest micro-batch takes."""
     step, batches = next(plan.steps(plan.heaviest))
-    batch = max(batches, key=lambda batch: len(batch.tokens))
     mx.reset_peak_memory()
+    batch = max(batches, key=lambda batch: len(batch.tokens), default=None)
+    if batch is None:  # one of several processes, without a row in so short a run
+        return 0
     key = dropout_key(plan.seed, step)
     mx.eval(steps.accumulate(Sums.zero(state.adapter), state.adapter, steps.arrays(batch), key))
     return mx.get_peak_memory()

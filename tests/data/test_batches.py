@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.data.batches import EpochOrder, collate, epoch_order, micro_batches, needed
+from mlx_yoda.data.batches import EpochOrder, collate, epoch_order, micro_batches, needed, share
 from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import Shape, choose_shapes, smallest
 
@@ -72,6 +72,25 @@ def test_every_row_is_taken_exactly_once_an_epoch(lengths, rows_per_step, epoch)
     for step in steps:
         taken = [lengths[i] for i in step]
         assert taken == sorted(taken, reverse=True)
+
+
+@given(lengths, st.integers(1, 9), st.integers(1, 5))
+def test_processes_share_each_step_evenly_each_row_once(lengths, rows_per_step, size):
+    rows = rows_of(lengths)
+    order = epoch_order(lengths, rows_per_step, seed=1, epoch=0)
+    shares = [order.share(rank, size) for rank in range(size)]
+    for index, step in enumerate(steps_of(order)):
+        parts = [one.step(index) for one in shares]
+        assert [i for part in parts for i in part] == step
+        assert {len(part) for part in parts} <= {len(step) // size, -(-len(step) // size)}
+        for rank, part in enumerate(parts):
+            start, stop = share(len(step), rank, size)
+            assert part == step[start:stop]
+    for one in shares:
+        steps, needs = one.needs(PackedRows.of(rows), 2)
+        cut = [p[i : i + 2] for p in steps_of(one) for i in range(0, len(p), 2)]
+        assert [Shape(*need) for need in needs] == [needed([rows[i] for i in c]) for c in cut]
+        assert len(steps) == len(needs)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():

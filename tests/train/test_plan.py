@@ -1,6 +1,7 @@
 """How many steps, which rows, which shapes."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mlx_yoda.data.packing import PackedRows
 from mlx_yoda.data.segments import Segments
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
-from mlx_yoda.train.plan import make_plan, padding_share
+from mlx_yoda.train.plan import Part, make_plan, padding_share
 
 
 def batches_of(plan, start=0):
@@ -113,6 +114,49 @@ def test_a_million_rows_are_planned_in_seconds():
     next(plan.steps(plan.total_steps - 5))
     assert plan.total_steps == 750_000
     assert time.perf_counter() - start < 20  # 2 s on a core of its own
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_share_each_step_without_overlap_and_without_loss(make_rows, size):
+    """The last step of an epoch has one row only, so that a process has none."""
+    rows = make_rows(6 * size + 1)
+    config = TrainConfig(num_train_epochs=2, per_device_train_batch_size=3)
+    whole = make_plan(rows, config, part=Part(planned=size))
+    assert whole.rows_per_step == 3 * size
+    plans = [make_plan(rows, config, part=Part(rank, size, size)) for rank in range(size)]
+    assert {plan.total_steps for plan in plans} == {whole.total_steps}
+    for (step, one), *several in zip(whole.steps(), *(p.steps() for p in plans), strict=True):
+        tokens = np.concatenate([real(batch) for batch in one])
+        shared = [real(batch) for _, batches in several for batch in batches]
+        assert np.array_equal(np.concatenate(shared), tokens)
+        assert [i for p in plans for i in part_of(p, step)] == whole.taken(step)
+        assert all(len(part_of(p, step)) <= 3 for p in plans)
+
+
+def real(batch):
+    """A batch's tokens of the data, each with its number in the step: `(N, 2)`."""
+    tokens = batch.tokens[: batch.input_tokens]
+    return np.stack([tokens, batch.first + np.arange(len(tokens))], axis=1)
+
+
+def part_of(plan, step):
+    _, batches = next(plan.steps(step))
+    return [i for batch in batches for i in batch.indices]
+
+
+def test_a_process_without_a_row_in_the_whole_run_has_a_plan(make_rows):
+    config = TrainConfig(num_train_epochs=1, per_device_train_batch_size=1, max_steps=1)
+    plans = [make_plan(make_rows(3), config, part=Part(rank, 2, 5)) for rank in range(2)]
+    assert [len(part_of(plan, 0)) for plan in plans] == [1, 2]
+    alone = replace(config, max_steps=2)
+    plans = [make_plan(make_rows(3), alone, part=Part(rank, 2, 1)) for rank in range(2)]
+    assert [[len(part_of(plan, step)) for step in range(2)] for plan in plans] == [[0, 0], [1, 1]]
+    assert all(plan.shapes for plan in plans)
+
+
+def test_fewer_rows_than_processes_are_refused(make_rows):
+    with pytest.raises(UserError, match="2 training rows are too few for 3 processes"):
+        make_plan(make_rows(2), TrainConfig(), part=Part(0, 3, 3))
 
 
 def test_no_rows_is_an_error():

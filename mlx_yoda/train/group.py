@@ -1,0 +1,209 @@
+"""The processes that train together: what they add up, and what the first one tells the others.
+
+All communication of a run goes through here, and in a step it is one sum over everything.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.train.line import End, Line, open_line
+
+Tree = TypeVar("Tree")
+
+_UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}  # by bytes
+_WORLD = "OMPI_COMM_WORLD_SIZE"  # mpirun's
+
+
+class Group:
+    """A process by itself, which is its own sum; `Joined` is one of several.
+
+    Attributes:
+        rank: which process this is, from 0; the first one reads and writes the output folder.
+        size: how many there are.
+        wish: the signal that asks this process to stop, or 0.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size, self.wish = rank, size, 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reports, saves and answers."""
+        return self.rank == 0
+
+    def wished(self) -> int:
+        """The signal that asks one of the processes to stop, as all knew in the last step, or 0."""
+        return self.wish
+
+    def total(self, sums: Tree, step: int, tokens: int) -> tuple[Tree, int]:
+        """Add up an optimizer step over the processes.
+
+        Args:
+            sums: a tree of arrays.
+            step: counted from 0.
+            tokens: a number to be added up as well.
+
+        Raises:
+            UserError: a process is gone, or the step had been added up before.
+        """
+        return sums, tokens
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Everybody's value, which JSON can hold, by rank."""
+        return [value]
+
+    def told(self, value: Any) -> Any:
+        """The first process's value, which JSON can hold; what the others say is not looked at."""
+        return self.gathered(value if self.leads else None)[0]
+
+    def given(self, tree: Tree) -> Tree:
+        """The first process's arrays, to the bit; the others' have the same shapes."""
+        return tree
+
+    def mine(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """This process's share of some rows: each row is in one share, and only in one."""
+        return rows if self.size == 1 else [rows[i] for i in range(self.rank, len(rows), self.size)]
+
+    def leave(self) -> None:
+        """Go when all have done their part, the first process last."""
+
+    def fail(self, words: str, code: int) -> bool:
+        """Tell the others to end as well; says whether the first process speaks for this one."""
+        return False
+
+
+class Joined(Group):
+    """One of several processes, over `mx.distributed`.
+
+    Whatever is summed is evaluated before and after: a GPU that waits for the network in the
+    middle of its work may be taken for one that hangs.
+    """
+
+    def __init__(self, group: mx.distributed.Group, end: End) -> None:
+        super().__init__(group.rank(), group.size())
+        self._group, self._step, self._wishes = group, -1, mx.zeros((self.size,))
+        self._line: Line | None = None
+        self._line = open_line(self.rank, self.size, self.gathered, _address(os.environ), end)
+
+    def wished(self) -> int:
+        return int(cast(float, self._wishes.max().item()))
+
+    def total(self, sums: Tree, step: int, tokens: int) -> tuple[Tree, int]:
+        if step <= self._step:  # the others have gone on
+            raise UserError(
+                f"memory ran out in step {step + 1} after the gradients had been added up over the "
+                "processes; go on with --resume and a smaller train.per_device_train_batch_size."
+            )
+        mx.eval(sums)  # should memory run out, it is before the others hear of the step
+        self._step = step
+        wishes = mx.array(np.eye(1, self.size, self.rank, dtype=np.float32)[0] * self.wish)
+        self._wishes, total, *summed = self._sum([wishes, mx.array(float(tokens)), *_leaves(sums)])
+        rest = iter(summed)
+        return tree_map(lambda _: next(rest), sums), round(cast(float, total.item()))
+
+    def gathered(self, value: Any) -> list[Any]:
+        said = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        sizes = np.array(self._evaluated(mx.distributed.all_gather, mx.array([said.size])))
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: said.size] = said
+        all_said = np.array(self._evaluated(mx.distributed.all_gather, mx.array(padded)))
+        rows = all_said.reshape(self.size, -1)
+        return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+    def given(self, tree: Tree) -> Tree:
+        bits = [leaf.reshape(-1).view(_UNSIGNED[leaf.dtype.size]) for leaf in _leaves(tree)]
+        summed = iter(self._sum([b if self.leads else mx.zeros_like(b) for b in bits]))
+        return tree_map(lambda leaf: next(summed).view(leaf.dtype).reshape(leaf.shape), tree)
+
+    def leave(self) -> None:
+        if self._line:
+            self._line.leave()
+
+    def fail(self, words: str, code: int) -> bool:
+        return self._line is not None and self._line.fail(words, code)
+
+    def _sum(self, arrays: list[mx.array]) -> list[mx.array]:
+        """Each array's sum over the processes; one message a dtype, as each costs its latency."""
+        summed = list(arrays)
+        for dtype in {str(array.dtype): array.dtype for array in arrays}.values():
+            these = [i for i, array in enumerate(arrays) if array.dtype == dtype]
+            flat = mx.concatenate([arrays[i].reshape(-1) for i in these])
+            total = self._evaluated(mx.distributed.all_sum, flat)
+            ends = np.cumsum([arrays[i].size for i in these]).tolist()
+            for i, part in zip(these, mx.split(total, ends[:-1]), strict=True):
+                summed[i] = part.reshape(arrays[i].shape)
+        return summed
+
+    def _evaluated(self, collective: Any, array: mx.array) -> mx.array:
+        try:
+            mx.eval(array)
+            result: mx.array = collective(array, group=self._group)
+            mx.eval(result)
+        except RuntimeError as error:
+            if self._line:
+                self._line.wait()  # it knows which process is gone, and ends this one
+            raise UserError(
+                f"the processes have lost each other ({first_line(error)}); go on with --resume."
+            ) from None
+        return result
+
+
+def _leaves(tree: Any) -> list[mx.array]:
+    return [cast(mx.array, leaf[1]) for leaf in tree_flatten(tree)]
+
+
+def launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher such as `mlx.launch` or `mpirun` has started several processes."""
+    if "MLX_RANK" not in environment:
+        return int(environment.get(_WORLD, "1")) > 1
+    if "MLX_HOSTFILE" in environment:
+        return len(_hosts(environment)) > 1
+    return "MLX_IBV_DEVICES" in environment or int(environment.get("MLX_WORLD_SIZE", "1")) > 1
+
+
+def join(end: End) -> Group:
+    """Meet the other processes, if a launcher has started several.
+
+    Args:
+        end: called from another thread when a process is lost, with what is to be said and the
+            exit code; it has to end this process, which may be waiting for ever.
+
+    Raises:
+        UserError: the processes do not find each other.
+    """
+    if not launched(os.environ):
+        return Group()
+    try:
+        group = mx.distributed.init()
+        return Joined(group, end) if group.size() > 1 else Group()
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"the processes do not find each other ({first_line(error)}); see that each is "
+            "started, and that the hosts reach one another at the addresses given to mlx.launch."
+        ) from None
+
+
+def _hosts(environment: Mapping[str, str]) -> list[list[str]]:
+    """The addresses of each process, as `mlx.launch` writes them for the ring."""
+    try:
+        with open(environment["MLX_HOSTFILE"], encoding="utf-8") as file:
+            hosts: list[list[str]] = json.loads(file.read() or "[]")
+    except (OSError, ValueError):
+        return []
+    return hosts
+
+
+def _address(environment: Mapping[str, str]) -> str | None:
+    """Where the others reach the first process, as the launcher says it; None if it does not."""
+    if "MLX_HOSTFILE" in environment and (hosts := _hosts(environment)):
+        return hosts[0][0].rpartition(":")[0]
+    if coordinator := environment.get("MLX_JACCL_COORDINATOR"):
+        return coordinator.rpartition(":")[0]
+    return environment.get("NCCL_HOST_IP")

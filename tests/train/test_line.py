@@ -1,0 +1,168 @@
+"""The line between processes: who is gone, silent or has failed ends the others."""
+
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from mlx_yoda.train.line import Line, open_line
+
+LIMIT = 1.6  # seconds of silence
+
+
+class Ends(list):
+    """What the processes were ended with: (rank, words, code)."""
+
+    def of(self, rank):
+        return lambda words, code: self.append((rank, words, code))
+
+    def wait_for(self, count, seconds=10):
+        until = time.monotonic() + seconds
+        while len(self) < count and time.monotonic() < until:
+            time.sleep(0.01)
+        return sorted(self)
+
+
+@pytest.fixture
+def ends():
+    return Ends()
+
+
+@pytest.fixture
+def sockets():
+    """Pairs of connected sockets: the first process's end and the other's, by rank."""
+    with ExitStack() as stack:
+
+        def pairs(count):
+            found = {rank: socket.socketpair() for rank in range(1, count)}
+            for pair in found.values():
+                for end in pair:
+                    stack.callback(end.close)
+            return found
+
+        yield pairs
+
+
+def lines(pairs, ends, silence=LIMIT):
+    first = Line(0, {rank: pair[0] for rank, pair in pairs.items()}, ends.of(0), silence)
+    return [first, *(Line(r, {0: pair[1]}, ends.of(r), silence) for r, pair in pairs.items())]
+
+
+def test_all_leave_together_and_the_first_one_last(sockets, ends):
+    pairs = sockets(3)
+    first, *others = lines(pairs, ends)
+    leaving = [threading.Thread(target=line.leave) for line in others]
+    for thread in leaving:
+        thread.start()
+    time.sleep(1.5 * LIMIT)  # longer than anybody may be silent: they beat
+    assert all(thread.is_alive() for thread in leaving)
+    first.leave()
+    for pair in pairs.values():
+        pair[0].shutdown(socket.SHUT_RDWR)  # as when its process ends
+    for thread in leaving:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in leaving)
+    assert not ends
+
+
+def test_who_is_gone_is_named_by_the_first_one_and_all_end(sockets, ends):
+    pairs = sockets(3)
+    Line(0, {rank: pair[0] for rank, pair in pairs.items()}, ends.of(0), LIMIT)
+    Line(1, {0: pairs[1][1]}, ends.of(1), LIMIT)
+    pairs[2][1].shutdown(socket.SHUT_RDWR)  # as when process 2 is killed
+    (rank, words, code), *_ = ends.wait_for(1)
+    assert (rank, code) == (0, 2)
+    assert words.startswith("process 2 is gone, so the others end;")
+    assert "--resume" in words
+    for pair in pairs.values():
+        pair[0].shutdown(socket.SHUT_RDWR)
+    assert ends.wait_for(2)[1:] == [(1, "", 2)]  # without a word, since the first has said it
+
+
+def test_without_the_first_one_each_says_it(sockets, ends):
+    pairs = sockets(3)
+    others = [Line(rank, {0: pair[1]}, ends.of(rank), LIMIT) for rank, pair in pairs.items()]
+    for pair in pairs.values():
+        pair[0].shutdown(socket.SHUT_RDWR)
+    found = ends.wait_for(2)
+    assert [(rank, code) for rank, _, code in found] == [(1, 2), (2, 2)]
+    assert all(words.startswith("process 0 is gone") for _, words, _ in found)
+    for line in others:
+        line.wait()  # comes back, since `ends` ends nothing
+
+
+def test_who_is_silent_is_lost(sockets, ends):
+    """As a process that is stopped, or whose cable is pulled."""
+    pairs = sockets(2)
+    Line(0, {1: pairs[1][0]}, ends.of(0), LIMIT)
+    began = time.monotonic()
+    ((_, words, code),) = ends.wait_for(1)
+    assert LIMIT <= time.monotonic() - began < 2 * LIMIT
+    assert words.startswith("process 1 has not been heard of for 2 seconds")
+    assert code == 2
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_who_fails_is_heard_once(sockets, ends, failing):
+    pairs = sockets(3)
+    found = lines(pairs, ends, silence=20)
+    told = []
+    thread = threading.Thread(target=lambda: told.append(found[failing].fail("a  b\nc", 3)))
+    thread.start()
+    if failing == 1:
+        assert ends.wait_for(1) == [(0, "process 1: a b c", 3)]
+    else:
+        thread.join(5)
+    for pair in pairs.values():
+        pair[0].shutdown(socket.SHUT_RDWR)  # the first process ends
+    thread.join(5)
+    silent = [(rank, "", 3) for rank in (1, 2) if rank != failing]
+    assert [end for end in ends.wait_for(2) if end[0]] == silent
+    assert told == [failing == 1]
+
+
+def test_the_same_failure_of_all_is_said_by_the_first_one(sockets, ends):
+    pairs = sockets(2)
+    first, second = lines(pairs, ends, silence=20)
+    told = []
+    thread = threading.Thread(target=lambda: told.append(second.fail("no such file", 2)))
+    thread.start()
+    time.sleep(0.2)
+    assert first.fail("no such file", 2) is False
+    time.sleep(1.2)  # it would have said it for the other by now
+    pairs[1][0].shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    assert told == [True]
+    assert not ends
+
+
+def test_strangers_are_not_let_in(ends):
+    """Only who bears the token, which the processes know from each other, is one of them."""
+    said, asked = [], threading.Event()
+
+    def first_says(value):
+        said.append(value)
+        asked.set()
+        return [value]
+
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(open_line(0, 2, first_says, "127.0.0.1", ends.of(0)))
+    )
+    thread.start()
+    assert asked.wait(5)
+    (host, port), _ = said[0]
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"0123 1\n", b""):
+        with socket.create_connection((host, port), 5) as stranger:
+            stranger.sendall(words or b"\n")
+            with suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+    second = open_line(1, 2, lambda _: said, None, ends.of(1))
+    thread.join(5)
+    assert sorted(found[0]._peers) == [1]
+    for line in (second, found[0]):
+        line._failing = True
+        for connection in line._peers.values():
+            connection.close()
