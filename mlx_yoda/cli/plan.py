@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from mlx_yoda.errors import UserError
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.forecast import Forecast
+    from mlx_yoda.recipes.timing import Timing
     from mlx_yoda.train.memory import Demand
 
 _EXAMPLES = """\
@@ -37,26 +39,41 @@ _KEPT = {
 }
 
 
-@click.command("plan", cls=Command, epilog=_EXAMPLES, short_help="Plan a run's memory.")
+@click.command("plan", cls=Command, epilog=_EXAMPLES, short_help="Plan a run's memory and time.")
 @config_options
-@settings("model.model_name_or_path")
+@settings("model.model_name_or_path", "data.dataset_name")
 @click.option("--memory", metavar="SIZE", help="Plan for so much, such as 16GB; not this machine.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 60),
+    help="How long to measure this machine's speed for; 0 predicts no time.  [5; 0 with --memory]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
-    file: Path | None, overrides: tuple[str, ...], memory: str | None, as_json: bool
+    file: Path | None,
+    overrides: tuple[str, ...],
+    memory: str | None,
+    seconds: float | None,
+    as_json: bool,
 ) -> None:
-    """Plan the memory of a run from its configuration alone.
+    """Plan a run's memory and time before its base is downloaded.
 
-    Of the base model only config.json is read; nothing else is downloaded. Rows are taken to be
-    data.max_length tokens long. Every line is a number of rows computed at once and what is kept
-    for the backward pass; what is not kept is computed again.
+    The weights are not read: config.json gives their sizes, and the rows are read with the
+    tokenizer; where they cannot be, each is taken to be data.max_length tokens long. Every line of
+    the table is a number of rows computed at once and what is kept for the backward pass; what is
+    not kept is computed again.
+
+    The time is that of this machine, which multiplies matrices of the model's shapes for some
+    seconds to find its speed.
     """
     config = configuration(file, overrides)
     size = _bytes(memory) if memory else None
+    if seconds is None:
+        seconds = 0.0 if memory else 5.0
 
     from mlx_yoda.recipes.forecast import forecast
 
-    found = forecast(config, size)
+    found = forecast(config, size, seconds)
     if as_json:
         say(json.dumps(_as_dict(found), indent=2))
     else:
@@ -65,6 +82,8 @@ def command(
 
 def _show(found: "Forecast") -> None:
     say(f"{found.trainable_parameters:,} trainable parameters; a memory of {_gb(found.memory)}")
+    if found.unread:
+        say(f"rows are taken to be as long as data.max_length allows: {found.unread}")
     say()
     say(f"{'rows at once':>12}  {'kept':20}{'peak':>10}{'with cache':>12}")
     for (rows, keep), need in found.table.items():
@@ -80,6 +99,28 @@ def _show(found: "Forecast") -> None:
     say(f"training takes {chosen.micro_batch} rows at once and keeps ({kept}):")
     for part, meaning in _PARTS.items():
         say(f"  {meaning:34}{_gb(getattr(chosen.demand, part)):>10}{_detail(part, chosen.demand)}")
+    if found.time:
+        _show_time(found.time)
+
+
+def _show_time(time: "Timing") -> None:
+    from mlx_yoda.report.words import duration
+
+    epochs = time.total_steps / time.steps_per_epoch
+    say()
+    say(
+        f"at this machine's {time.speed.products / 1e9:,.0f} GFLOP/s it takes, evaluation left out:"
+    )
+    for name, seconds, detail in (
+        ("a step", time.step, f"{_count(time.tokens / time.epoch)} tokens a second"),
+        ("an epoch", time.epoch, f"{time.steps_per_epoch:,} steps, {time.tokens:,} tokens"),
+        ("the run", time.run, f"{time.total_steps:,} steps, {epochs:g} epochs"),
+    ):
+        say(f"  {name:32}{duration(seconds):>12}   {detail}")
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _detail(part: str, need: "Demand") -> str:
@@ -111,6 +152,9 @@ def _as_dict(found: "Forecast") -> dict[str, Any]:
             **parts(chosen.demand),
         },
         "reason": found.reason,
+        "rows": None if found.rows is None else len(found.rows),
+        "unread": found.unread,
+        "time": found.time and asdict(found.time) | {"speed": found.time.speed._asdict()},
     }
 
 

@@ -30,14 +30,8 @@ from mlx_yoda.model.family import FamilyArgs, FamilyModel
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
-MODEL_FILES = [
-    "*.json",
-    "*.jinja",
-    "*.py",
-    "*.txt",
-    "model*.safetensors",
-    "tokenizer.model",
-]
+FILES_BUT_WEIGHTS = ["*.json", "*.jinja", "*.py", "*.txt", "tokenizer.model"]
+MODEL_FILES = [*FILES_BUT_WEIGHTS, "model*.safetensors"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # Phi-3 ends a turn with <|end|>, but its config.json knows only <|endoftext|>.
 _PHI3_TYPES = ("phi3", "phi3small", "phimoe")

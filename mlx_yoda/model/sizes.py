@@ -49,7 +49,7 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
     """
     shapes = tensor_shapes(config)
     adapted = adapter_parameters(shapes, lora)
-    item = _ITEM[dtype or config.get("torch_dtype") or config.get("dtype") or "bfloat16"]
+    item = _ITEM[dtype_of(config, dtype)]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     return Sizes(
@@ -66,6 +66,12 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         dora=lora.use_dora,
         window=config.get("sliding_window"),
     )
+
+
+def dtype_of(config: Mapping[str, Any], dtype: str | None = None) -> str:
+    """What the floating-point weights are cast to, or else stored in."""
+    stored: str = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
+    return dtype or stored
 
 
 def adapter_parameters(shapes: Mapping[str, tuple[int, ...]], lora: LoraConfig) -> dict[str, int]:

@@ -92,7 +92,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: PackedRows) -> Fitting:
         return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, budget, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
-        cache(partial(_largest, config, rows)),
+        cache(partial(largest, config, rows)),
         train.per_device_train_batch_size,
         checkpointing=train.gradient_checkpointing,
         shrink=train.auto_find_batch_size,
@@ -137,5 +137,6 @@ def _fewer(config: Config, plan: Plan) -> str | None:
     )
 
 
-def _largest(config: Config, rows: PackedRows, micro_batch: int) -> Shape:
+def largest(config: Config, rows: PackedRows, micro_batch: int) -> Shape:
+    """The shape of a run's largest batch of so many rows."""
     return make_plan(rows, config.train, micro_batch).shapes[-1]

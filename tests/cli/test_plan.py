@@ -65,6 +65,40 @@ def test_frozen_lower_layers_keep_nothing(phi3):
         assert row["activations"] < 0.6 * all_layers["activations"]
 
 
+def test_rows_that_can_be_read_are_planned_with():
+    """The demo's data and tokenizer are here, so its rows are as long as they are."""
+    plan = json.loads(run("--model", "demo", "--data", "demo", "--seconds", "0", "--json").stdout)
+    assert (plan["rows"], plan["unread"], plan["time"]) == (720, None, None)
+    far = "data.max_length=100000"  # no row is so long
+    again = run("--model", "demo", "--data", "demo", "--seconds", "0", "--json", "--set", far)
+    assert json.loads(again.stdout)["table"] == plan["table"]
+
+
+def test_rows_that_cannot_be_read_are_as_long_as_they_may_be(phi3):
+    result = run("--model", phi3, "--memory", "24GB")
+    assert "rows are taken to be as long as data.max_length allows" in result.stdout
+    assert "has no tokenizer" in result.stdout
+    assert json.loads(run("--model", phi3, "--json").stdout)["time"] is None
+
+
+def test_time_is_that_of_all_steps():
+    """720 rows in steps of 4 are 180 an epoch."""
+    options = ("--model", "demo", "--data", "demo", "--seconds", "0.2")
+    time = json.loads(run(*options, "--json").stdout)["time"]
+    assert (time["steps_per_epoch"], time["total_steps"]) == (180, 1800)
+    assert time["epoch"] == pytest.approx(180 * time["step"])
+    assert time["run"] == pytest.approx(1800 * time["step"])
+    assert time["speed"]["products"] > 1e6
+    assert time["step"] > 4 * 20 * 1e5 / time["speed"]["products"]  # rows, tokens, weights
+    shown = run(*options, "--set", "train.max_steps=90").stdout
+    assert "GFLOP/s" in shown
+    assert "90 steps, 0.5 epochs" in shown
+
+
+def test_another_machine_s_time_is_not_told(phi3):
+    assert "GFLOP/s" not in run("--model", "demo", "--data", "demo", "--memory", "8GB").stdout
+
+
 def test_what_does_not_fit_is_said(phi3):
     result = run("--model", phi3, "--memory", "4GB")
     assert result.exit_code == 0
