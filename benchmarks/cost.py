@@ -78,7 +78,9 @@ def results(widths: list[int], rounds: int, seconds: float) -> Iterator[Result]:
 def _predicted(material: Material, speed: Speed, keep: Keep) -> float:
     sizes = sizes_of(material.config, LoraConfig())
     keeps = (keep,) * material.layers
-    spent = work(sizes, Amount.of(PackedRows.of(material.rows)), keeps, dropout=material.dropout > 0)
+    spent = work(
+        sizes, Amount.of(PackedRows.of(material.rows)), keeps, dropout=material.dropout > 0
+    )
     return speed.seconds(spent) + speed.seconds(update(sizes))
 
 

@@ -97,7 +97,9 @@ def test_what_is_kept_is_not_passed_over_again():
 def test_it_grows_with_the_tokens_and_not_with_the_layers_below():
     sizes, amount = sizes_of(CONFIG, LoraConfig()), Amount.of(PackedRows.of(rows()))
     keep = (Keep.SOURCES,) * 3
-    once, twice = (work(sizes, Amount.of(PackedRows.of(rows() * k)), keep, dropout=True) for k in (1, 2))
+    once, twice = (
+        work(sizes, Amount.of(PackedRows.of(rows() * k)), keep, dropout=True) for k in (1, 2)
+    )
     assert twice == pytest.approx((2 * once.products, 2 * once.elements))
     upper = sizes_of(CONFIG, LoraConfig(layers_to_transform=[2]))
     assert work(upper, amount, keep, dropout=True).products < 0.5 * once.products
