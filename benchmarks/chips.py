@@ -103,14 +103,14 @@ def epoch(chip: Chip, keep: Keep) -> float:
 def table() -> str:
     """The table in Markdown."""
     lines = [
-        "| chip | GPU cores × clock | peak | tokens a second | an epoch of the 720 rows | "
+        "| chip | GPU cores x clock | peak | tokens a second | an epoch of the 720 rows | "
         "with all layers made again |",
         "|---|---|---|---|---|---|",
     ]
     for chip in CHIPS:
         usual, again = epoch(chip, Keep.EVERYTHING), epoch(chip, Keep.INPUT)
         lines.append(
-            f"| {chip.name} | {chip.cores} × {chip.clock:.3f} GHz | {chip.peak / 1e12:.1f} TFLOP/s "
+            f"| {chip.name} | {chip.cores} x {chip.clock:.3f} GHz | {chip.peak / 1e12:.1f} TFLOP/s "
             f"| {YODA.tokens / usual:.0f} | {duration(usual)} | {duration(again)} |"
         )
     return "\n".join(lines) + "\n"
