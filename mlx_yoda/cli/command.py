@@ -5,6 +5,7 @@ import inspect
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, TextIO
 
 import click
@@ -31,12 +32,25 @@ class Command(Sectioned):
     Whatever libraries print goes to standard error.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; `--switch true`, as other programs have it, is explained."""
+        switches = {name: p for p in self.get_params(ctx) for name in p.opts if _is_switch(p)}
+        for name, value in pairwise(args):
+            if name in switches and value.lower() in ("true", "false"):
+                other = "".join(f" or {opposite}" for opposite in switches[name].secondary_opts)
+                raise click.UsageError(f"{name} takes no value: write {name}{other}.", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         prefer_openblas()
         ctx.meta[_STDOUT] = sys.stdout
         with contextlib.redirect_stdout(sys.stderr):
             return super().invoke(ctx)
+
+
+def _is_switch(param: click.Parameter) -> bool:
+    return isinstance(param, click.Option) and param.is_flag
 
 
 def say(text: str = "", *, end: str = "\n") -> None:

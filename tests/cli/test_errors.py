@@ -57,6 +57,11 @@ CASES = {
     # configuration
     "missing file": ("train --config {tmp}/none.yaml", "none.yaml"),
     "broken file": ("train --config {tmp}/no.yaml", "no.yaml:"),
+    "a switch with a value": (
+        f"{TRAIN} --use-dora false",
+        "--use-dora takes no value: write --use-dora or --no-use-dora",
+    ),
+    "a flag with a value": ("info --json True", "--json takes no value: write --json."),
     "unknown key": ("train --config {tmp}/key.yaml", "key.yaml:2: *rank_pattern"),
     "unknown --set key": (f"{TRAIN} --set train.learning_rat=1", "learning_rate"),
     "unknown section": (f"{TRAIN} --set lore.r=1", "lora"),
