@@ -13,6 +13,7 @@ from mlx_yoda.lora.binding import Layers, adapter_of
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.sizes import sizes_of
 from mlx_yoda.report.events import Reporter, Working
+from mlx_yoda.train.allocator import bound
 from mlx_yoda.train.compilation import decide
 from mlx_yoda.train.fit import budget_of, choose, machine_memory
 from mlx_yoda.train.forward import Arrays, forward_of
@@ -100,7 +101,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: PackedRows) -> Fitting:
         memory=machine_memory(),
         fused_attention=keeps_no_probabilities(config.data),
     )
-    mx.set_cache_limit(fit.demand.cache)
+    bound(fit.demand.cache)
     notes = []
     again = sum(level is Keep.INPUT for level in fit.keep)
     if again and train.gradient_checkpointing == "auto":
