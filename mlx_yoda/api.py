@@ -29,6 +29,7 @@ def load(
     *,
     revision: str | None = None,
     dtype: str | None = None,
+    quantization: int | str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> "Responder":
     """Load a model, or a base with an adapter in it, to generate with.
@@ -38,6 +39,8 @@ def load(
         adapter: folder or Hub id of a PEFT or mlx-lm adapter; None leaves the base alone.
         revision: the model's branch, tag or commit on the Hub.
         dtype: float32, float16 or bfloat16; None leaves the weights as they are.
+        quantization: as `model.quantization`: `{"bits": 4, "group_size": 64}`, or in short 4 or
+            "mxfp4"; None leaves the weights as they are.
         trust_remote_code: run Python code that comes with the model.
 
     Returns:
@@ -50,12 +53,15 @@ def load(
     if model is None and adapter is None:
         raise UserError("give load() a model, an adapter, or both.")
     prefer_openblas()
+    from mlx_yoda.config.parse import load_config
     from mlx_yoda.recipes.respond import open_responder
 
+    options = load_config(None, (), {"model.quantization": quantization})
     chosen = ModelConfig(
         model_name_or_path=str(model or ""),
         model_revision=revision,
         dtype=dtype,  # type: ignore[arg-type]
+        quantization=options.model.quantization,
         trust_remote_code=trust_remote_code,
     )
     name = str(adapter) if adapter is not None else None

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from mlx_yoda.recipes.respond import Responder
 
 MODEL = "model.model_name_or_path"
-_SETTINGS = settings(MODEL, "model.model_revision", "model.dtype", "model.trust_remote_code")
+_SETTINGS = settings(
+    MODEL,
+    "model.model_revision",
+    "model.dtype",
+    "model.quantization",
+    "model.trust_remote_code",
+)
 _OPTIONS = (
     click.option(
         "--adapter",

@@ -29,7 +29,7 @@ mlx-yoda evaluate --model microsoft/Phi-3-mini-4k-instruct --data rows.jsonl --s
     short_help="Measure a model, and an adapter beside it.",
 )
 @config_options
-@settings(MODEL, "data.dataset_name")
+@settings(MODEL, "model.quantization", "data.dataset_name")
 @click.option("--adapter", metavar="DIR|ID", help="Folder or Hub id of a PEFT or mlx-lm adapter.")
 @click.option(
     "--split",

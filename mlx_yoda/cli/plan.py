@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 mlx-yoda plan --config configs/phi3-mini.yaml
 mlx-yoda plan --config configs/phi3-mini.yaml --memory 16GB
+mlx-yoda plan --config configs/phi3-mini.yaml --quantize 4 --memory 8GB
 mlx-yoda plan --model models/phi3-mini-4bit --set data.max_length=256 --json
 """
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -41,7 +42,7 @@ _KEPT = {
 
 @click.command("plan", cls=Command, epilog=_EXAMPLES, short_help="Plan a run's memory and time.")
 @config_options
-@settings("model.model_name_or_path", "data.dataset_name")
+@settings("model.model_name_or_path", "model.quantization", "data.dataset_name")
 @click.option("--memory", metavar="SIZE", help="Plan for so much, such as 16GB; not this machine.")
 @click.option(
     "--seconds",

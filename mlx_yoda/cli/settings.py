@@ -1,7 +1,7 @@
 """Options made from the configuration's fields: no name, type or default is written twice."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -14,7 +14,11 @@ from mlx_yoda.config.schema import Config
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _CHOSEN = "mlx_yoda.chosen"
-_NAMES = {"model.model_name_or_path": "--model", "data.dataset_name": "--data"}
+_NAMES = {
+    "model.model_name_or_path": "--model",
+    "model.quantization": "--quantize",
+    "data.dataset_name": "--data",
+}
 _WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "TEXT", NoneType: "null"}
 _TITLES = {"model": "Model", "lora": "LoRA", "data": "Data", "train": "Training"}
 
@@ -194,6 +198,8 @@ def _metavar(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return "|".join(arguments)
+    if is_dataclass(kind):
+        return "VALUE|MAPPING"  # one value is short for a mapping with it
     if origin in (list, dict):
         return "LIST" if origin is list else "MAPPING"
     if str in arguments and NoneType in arguments and len(arguments) == 2:

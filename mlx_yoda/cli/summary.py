@@ -4,6 +4,7 @@ import shlex
 from typing import Literal
 
 from mlx_yoda.cli.command import program
+from mlx_yoda.config.quantization import short
 from mlx_yoda.config.schema import Config
 from mlx_yoda.report.events import Event, Finished, Generated, Sample, Saved
 from mlx_yoda.report.words import one_line
@@ -73,6 +74,8 @@ def _scores(after: Generated, before: Generated | None) -> str:
 
 def _try_it(config: Config, path: str, samples: tuple[Sample, ...]) -> str:
     files = ["--model", config.model.model_name_or_path, "--adapter", path]
+    if config.model.quantization is not None:  # where the base did not fit, it does not fit now
+        files += ["--quantize", short(config.model.quantization)]
     if not samples:
         return shlex.join([*program(), "chat", *files])
     return shlex.join([*program(), "generate", *files, samples[0].prompt])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlx_yoda.config.keys import keys
+from mlx_yoda.config.quantization import trouble
 from mlx_yoda.config.schema import Config, TrainConfig
 
 Check = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it must be
@@ -86,6 +87,9 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 def conflicts(config: Config) -> Iterator[tuple[str, str]]:
     """Each key whose value cannot go with the others', with what it needs."""
     train = config.train
+    packed = config.model.quantization
+    if packed is not None and (need := trouble(packed)):
+        yield "model.quantization", f"cannot be: {need}"
     wants_best = [
         name
         for name, wanted in (

@@ -20,6 +20,8 @@ _ELSEWHERE = {
     "grad_accumulation_steps": "train.gradient_accumulation_steps",
     "grad_checkpoint": "train.gradient_checkpointing",
     "iters": "train.max_steps",
+    "load_in_4bit": "model.quantization={bits: 4}",
+    "load_in_8bit": "model.quantization={bits: 8}",
     "lora_r": "lora.r",
     "lora_target_modules": "lora.target_modules",
     "lr": "train.learning_rate",
@@ -28,6 +30,11 @@ _ELSEWHERE = {
     "model_id": "model.model_name_or_path",
     "model_name": "model.model_name_or_path",
     "num_epochs": "train.num_train_epochs",
+    "q_bits": "model.quantization={bits: 4}",
+    "q_group_size": "model.quantization={bits: 4, group_size: 64}",
+    "q_mode": "model.quantization={mode: mxfp4}",
+    "quantization_config": "model.quantization",
+    "quantize": "model.quantization",
     "rank": "lora.r",
     "revision": "model.model_revision",
     "torch_dtype": "model.dtype",
@@ -86,7 +93,8 @@ def advice(section: str | None, name: str) -> str:
     """
     elsewhere = [key.path for key in keys().values() if key.name == name]
     if elsewhere or name in _ELSEWHERE:
-        return f"it is called {elsewhere[0] if elsewhere else _ELSEWHERE[name]} here"
+        ours = elsewhere[0] if elsewhere else _ELSEWHERE[name]
+        return f"write {ours}" if "=" in ours else f"it is called {ours} here"
     if section is None and (near := get_close_matches(name, sections(), n=1)):
         return f"did you mean the section {near[0]}"
     of_section = [key.name for key in keys().values() if key.section == section]

@@ -4,14 +4,17 @@ Defaults < file < `--set key=value` < named options: the later one counts. Each 
 place where it was written, so that whatever is wrong with it can be found.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlx_yoda.config.checks import conflicts, problems
 from mlx_yoda.config.keys import advice, keys, sections
 from mlx_yoda.config.schema import Config
-from mlx_yoda.config.values import Mismatch, Plain, convert, expected, shown
+from mlx_yoda.config.values import Mismatch, Plain, as_mapping, convert, expected, shown, structure
 from mlx_yoda.config.yaml_text import read_entries, read_value, to_yaml
 from mlx_yoda.errors import UserError
 
@@ -49,8 +52,8 @@ def load_config(
     """
     settings: dict[str, Setting] = {}
     settings.update(_from_file(file) if file is not None else ())
-    settings.update(_from_override(text) for text in overrides)
-    settings.update(_from_options(options or {}))
+    for path, setting in (*map(_from_override, overrides), *_from_options(options or {})):
+        settings.update([_within(settings, path, setting)])
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     for path, setting in settings.items():
         section, _, name = path.partition(".")
@@ -84,11 +87,16 @@ def _from_file(file: Path) -> Iterator[tuple[str, Setting]]:
 
 def _from_override(text: str) -> tuple[str, Setting]:
     path, equals, value = text.partition("=")
-    section, _, name = path.strip().rpartition(".")
     place = f"--set {text}"
     if not equals:
         raise UserError(f"{place}: write it as section.key=value.")
-    return _known(section or None, name, place), Setting(read_value(value.strip()), place)
+    path = path.strip()
+    outer, _, name = path.rpartition(".")
+    if outer in keys() and structure(keys()[outer].annotation):
+        _check_inner(outer, [name], place)
+    else:
+        path = _known(outer or None, name, place)
+    return path, Setting(read_value(value.strip()), place)
 
 
 def _from_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
@@ -96,6 +104,29 @@ def _from_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
         section, _, name = path.rpartition(".")
         place = f"--{name.replace('_', '-')}"
         yield _known(section or None, name, place), Setting(value, place)
+
+
+def _within(settings: Mapping[str, Setting], path: str, setting: Setting) -> tuple[str, Setting]:
+    """A setting in full: `model.quantization.bits` is a change to `model.quantization` so far."""
+    if path in keys():
+        return path, setting
+    outer, _, inner = path.rpartition(".")
+    cls, before = structure(keys()[outer].annotation), {}
+    if cls and outer in settings and (value := settings[outer].value) is not None:
+        with suppress(Mismatch):  # what is no mapping, such as null, is replaced
+            before = as_mapping(value, cls)
+    return outer, Setting({**before, inner: setting.value}, setting.place)
+
+
+def _check_inner(path: str, names: Iterable[str], place: str) -> None:
+    """Refuse names that the structure at `path` does not have."""
+    cls = structure(keys()[path].annotation)
+    known = [field.name for field in fields(cls)]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            help = f"did you mean {path}.{near[0]}" if near else f"it has {', '.join(known)}"
+            raise UserError(f"{place}: there is no key {shown(Plain(f'{path}.{name}'))}; {help}.")
 
 
 def _known(section: str | None, name: str, place: str) -> str:
@@ -114,9 +145,29 @@ def _typed(path: str, setting: Setting) -> Any:
     if path == "data.packing":
         value = _OLD_PACKING.get(str(value).lower(), value)
     annotation = keys()[path].annotation
+    if isinstance(value, dict) and structure(annotation):
+        return _typed_inner(path, setting)
+    return _converted(path, value, annotation, place)
+
+
+def _converted(path: str, value: Any, annotation: Any, place: str) -> Any:
     try:
         return convert(value, annotation)
     except Mismatch:
         raise UserError(
             f"{place}: {path} must be {expected(annotation)}, not {shown(value)}."
         ) from None
+
+
+def _typed_inner(path: str, setting: Setting) -> Any:
+    """The dataclass that a field holds, of a mapping from its fields' names."""
+    value, place = setting
+    cls = structure(keys()[path].annotation)
+    _check_inner(path, map(str, value), place)
+    found = {}
+    for field in fields(cls):
+        if field.name in value:
+            found[field.name] = _converted(
+                f"{path}.{field.name}", value[field.name], field.type, place
+            )
+    return cls(**found)

@@ -17,6 +17,20 @@ def _field(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How the base's weights are packed; which values go together says `config.quantization`.
+
+    A plain value stands for the first field that it fits: `4` for bits, `mxfp4` for the mode.
+    """
+
+    bits: int | None = _field(None, "Bits a weight; null is the mode's own: 4, or 8 for mxfp8.")
+    group_size: int | None = _field(
+        None, "Weights that share a scale; null is the mode's own: 64 for affine."
+    )
+    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"] = _field("affine", "MLX's format.")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The frozen base model (names as in TRL's ModelConfig)."""
 
@@ -27,6 +41,11 @@ class ModelConfig:
     model_revision: str | None = _field(None, "Branch, tag or commit on the Hub.")
     dtype: Literal["float32", "float16", "bfloat16"] | None = _field(
         None, "Cast the base's floating-point weights on load; null keeps them as stored."
+    )
+    quantization: Quantization | None = _field(
+        None,
+        "Pack the base's weights on load, to {bits: 4, group_size: 64, mode: affine} or, in short, "
+        "4 or mxfp4; null leaves them as stored.",
     )
     init_adapter: str | None = _field(
         None, "PEFT or mlx-lm adapter to go on from, a folder or Hub id; its LoRA settings hold."
@@ -70,8 +89,7 @@ class DataConfig:
 
     dataset_name: str = _field(
         "dvgodoy/yoda_sentences",
-        "A .csv, .json, .jsonl or .parquet file, a folder of train/valid/test files, a folder that "
-        "datasets' save_to_disk has written, or a Hub id.",
+        "A .csv, .json, .jsonl or .parquet file, a folder of train/valid/test files, or a Hub id.",
     )
     dataset_config: str | None = _field(None, "Configuration name of a Hub dataset.")
     prompt_column: str | None = _field(

@@ -7,6 +7,7 @@ value of the other).
 
 import math
 import re
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -31,7 +32,8 @@ def convert(value: Any, annotation: Any) -> Any:
 
     Args:
         value: a Python value, or `Plain` text; lists and dicts may hold either.
-        annotation: str, int, float, bool, None, Literal, list[…], dict[str, …] or a union.
+        annotation: str, int, float, bool, None, Literal, list[…], dict[str, …], a dataclass of
+            such, or a union.
 
     Raises:
         Mismatch: it is none of that type.
@@ -48,6 +50,8 @@ def convert(value: Any, annotation: Any) -> Any:
     elif origin is dict:
         if isinstance(value, dict):
             return {str(name): convert(item, arguments[1]) for name, item in value.items()}
+    elif is_dataclass(annotation):
+        return _structure(value, annotation)
     else:
         return _scalar(value, annotation)
     raise Mismatch
@@ -65,6 +69,38 @@ def shown(value: Any) -> str:
     else:
         text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def structure(annotation: Any) -> Any:
+    """The dataclass that a field holds, or None."""
+    return next((kind for kind in _alternatives(annotation) if is_dataclass(kind)), None)
+
+
+def as_mapping(value: Any, cls: type) -> dict[str, Any]:
+    """The fields that a value sets: a mapping's own, or of anything else the first that it fits.
+
+    Raises:
+        Mismatch: it fits none.
+    """
+    if isinstance(value, cls):
+        return dict(vars(value))
+    if isinstance(value, dict):
+        return value
+    for field in fields(cls):
+        try:
+            if convert(value, field.type) is not None:
+                return {field.name: value}
+        except Mismatch:
+            continue
+    raise Mismatch
+
+
+def _structure(value: Any, cls: Any) -> Any:
+    known = {field.name: field.type for field in fields(cls)}
+    given = as_mapping(value, cls)
+    if not given.keys() <= known.keys():
+        raise Mismatch
+    return cls(**{name: convert(item, known[name]) for name, item in given.items()})
 
 
 def _first(value: Any, annotations: list[Any]) -> Any:
@@ -114,11 +150,20 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _words(kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
         return list(get_args(kind))
+    if is_dataclass(kind):
+        simple = [word for field in fields(kind) for word in _plain_words(field.type)]
+        names = ", ".join(field.name for field in fields(kind))
+        return [*dict.fromkeys(simple), f"a mapping of {names}"]
     if get_origin(kind) is list:
         return [f"a list of {_PLURALS[get_args(kind)[0]]}"]
     if get_origin(kind) is dict:
         return [f"a mapping from names to {_PLURALS[get_args(kind)[1]]}"]
     return _SINGULARS[kind]
+
+
+def _plain_words(annotation: Any) -> list[str]:
+    kinds = [kind for kind in _alternatives(annotation) if kind is not NoneType]
+    return [word for kind in kinds for word in _words(kind)]
 
 
 _SINGULARS = {

@@ -1,12 +1,11 @@
 """Which columns hold what: rows become conversations, or plain texts."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data.rows import Row, kind, shown
-from mlx_yoda.data.streams import columns_of
 from mlx_yoda.errors import UserError
 
 _PAIRS = (  # recognised where the configuration names no column, best first
@@ -48,12 +47,7 @@ class Conversation:
 _Reader = tuple[Callable[..., Conversation], tuple[str, ...]]
 
 
-def conversations(rows: Collection[Row], config: DataConfig) -> list[Conversation]:
-    """`read_conversations`, all of them at once."""
-    return list(read_conversations(rows, config))
-
-
-def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Conversation]:
+def conversations(rows: Sequence[Row], config: DataConfig) -> list[Conversation]:
     """Read each row by the columns that the configuration names, or that are recognised.
 
     Recognised are, in this order: messages; prompt with completion; sentence with
@@ -63,21 +57,19 @@ def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Co
     Raises:
         UserError: a column is missing, or a value is not what its column should hold.
     """
-    columns = columns_of(rows)
-    place = next((row.place for row in rows), None)
-    if place is None:
-        return
-    _check_names(columns, config, place)
+    if not rows:
+        return []
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    _check_names(columns, config, rows[0].place)
     reader = _reader(columns, config)
     if reader is None:
         raise UserError(
-            f"{place}: no prompt with completion, messages or text is recognised in the "
+            f"{rows[0].place}: no prompt with completion, messages or text is recognised in the "
             f"columns {_list(columns)}; name data.prompt_column and data.completion_column, "
             "data.messages_column or data.text_column"
         )
     read, names = reader
-    for row in rows:
-        yield _bounded(read(row, *names))
+    return [_bounded(read(row, *names)) for row in rows]
 
 
 def _bounded(conversation: Conversation) -> Conversation:

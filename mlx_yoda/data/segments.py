@@ -2,15 +2,12 @@
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,17 +28,16 @@ class Segments:
     targets: np.ndarray
     checksums: np.ndarray
 
+    def __post_init__(self) -> None:
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        object.__setattr__(self, "_starts", ends - self.lengths)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        starts: np.ndarray = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
-        return starts
-
     def read(self, segment: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens `(L,)` int32 and targets `(L,)` bool of one segment."""
-        start = int(self._starts[segment])
+        start = int(self._starts[segment])  # type: ignore[attr-defined]
         place = slice(start, start + int(self.lengths[segment]))
         return np.asarray(self.tokens[place], np.int32), np.asarray(self.supervised[place])
 
@@ -70,11 +66,6 @@ class Writer:
         self.targets.append(int(np.count_nonzero(supervised)))
         self.checksums.append(checksum(tokens, supervised))
 
-    def add_all(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Append many."""
-        for piece in pieces:
-            self.add(*piece)
-
     def index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lengths, targets and checksums as arrays `(S,)`."""
         return (
@@ -84,10 +75,14 @@ class Writer:
         )
 
 
-def in_memory(write: Callable[[Writer], T]) -> tuple[Segments, T]:
-    """The segments that `write` appends, and what it returns."""
+def in_memory(pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Segments:
+    """Segments from their tokens `(L,)` int32 and targets `(L,)` bool."""
     tokens, supervised = BytesIO(), BytesIO()
     writer = Writer(tokens, supervised, np.int32)
-    result = write(writer)
-    flat = np.frombuffer(tokens.getbuffer(), np.int32)
-    return Segments(flat, np.frombuffer(supervised.getbuffer(), bool), *writer.index()), result
+    for piece in pieces:
+        writer.add(*piece)
+    return Segments(
+        np.frombuffer(tokens.getbuffer(), np.int32),
+        np.frombuffer(supervised.getbuffer(), bool),
+        *writer.index(),
+    )

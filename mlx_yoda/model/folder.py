@@ -4,23 +4,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_yoda import files
+from mlx_yoda.config.quantization import Packing
 
 SHARD_BYTES = 2 << 30  # what one shard holds is in memory while it is written
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-
-
-class Packing(NamedTuple):
-    """How MLX packed a weight: `bits` each, with a scale for every `group_size`."""
-
-    group_size: int
-    bits: int
-    mode: str
 
 
 def read_weights(folder: Path) -> dict[str, mx.array]:

@@ -24,8 +24,10 @@ from mlx.utils import tree_map_with_path
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.model.family import FamilyArgs, FamilyModel
+from mlx_yoda.model.quantize import quantize, settle
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
@@ -64,25 +66,33 @@ def load(
     *,
     revision: str | None = None,
     dtype: str | None = None,
+    quantization: Quantization | None = None,
     trust_remote_code: bool = False,
 ) -> Loaded:
     """Load a model in Hugging Face or MLX layout, quantised or not.
+
+    Memory holds the weights once and, while they are read, one more of them: each is read, cast
+    and packed by itself.
 
     Args:
         name_or_path: a folder, a Hub id `owner/name`, or `demo` for the tiny Phi-3 in the package.
         revision: branch, tag or commit, for a Hub id.
         dtype: float32, float16 or bfloat16 for the floating-point weights; None leaves them.
+        quantization: how to pack linear layers and embedding, which gives what `convert` writes;
+            None leaves them as stored. `config["quantization"]` of the result says it.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        UserError: there is no such model, the Hub cannot be reached, or the files are no model
-            that mlx-lm knows.
+        UserError: there is no such model, the Hub cannot be reached, the files are no model
+            that mlx-lm knows, or it cannot be quantised so.
     """
     path = fetch(name_or_path, revision, MODEL_FILES)
     model, config = load_lazily(path, dtype, trust_remote_code)
     tokenizer = load_tokenizer_in(path, config, trust_remote_code)
     with _explained(path, "the weights of"):
-        mx.eval(model.parameters())
+        if quantization is not None:
+            config = quantize(model, config, quantization, path)
+        settle(model)
     model.eval()
     model.freeze()
     return Loaded(model, tokenizer, config, path, str(name_or_path))

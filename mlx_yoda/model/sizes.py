@@ -19,6 +19,7 @@ class Sizes:
         qkv: width of the fused query, key and value projection.
         item: bytes of an activation.
         weights: bytes of the base's weights, quantised if they are.
+        quantized: whether they are.
         adapter: trainable parameters.
         first: the first decoder layer that is adapted; no gradient reaches those below it.
         dora: whether the adapter is DoRA's, which keeps the outputs of its layers as well.
@@ -33,6 +34,7 @@ class Sizes:
     qkv: int
     item: int
     weights: int
+    quantized: bool
     adapter: int
     first: int
     dora: bool
@@ -61,6 +63,7 @@ def sizes_of(config: Mapping[str, Any], lora: LoraConfig, dtype: str | None = No
         qkv=config["hidden_size"] // heads * (heads + 2 * kv_heads),
         item=item,
         weights=_weight_bytes(shapes, item, config.get("quantization")),
+        quantized=bool(config.get("quantization")),
         adapter=sum(adapted.values()),
         first=min((int(path.split(".")[2]) for path in adapted if ".layers." in path), default=0),
         dora=lora.use_dora,
@@ -111,13 +114,15 @@ def _weight_bytes(
     shapes: Mapping[str, tuple[int, ...]], item: int, quantization: Mapping[str, Any] | None
 ) -> int:
     total = 0
+    group = quantization.get("group_size", 64) if quantization else 0
     for shape in shapes.values():
-        if len(shape) == 1 or not quantization:
+        if not quantization or len(shape) == 1 or shape[1] % group:
             total += _product(shape) * item
-        else:  # packed bits, and a scale and a bias for each group
-            group = quantization.get("group_size", 64)
+        else:
             total += _product(shape) * quantization["bits"] // 8
-            total += 2 * _product(shape) // group * item
+            affine = quantization.get("mode", "affine") == "affine"
+            # A scale and a bias for each group, or a scale's byte.
+            total += _product(shape) // group * (2 * item if affine else 1)
     return total
 
 

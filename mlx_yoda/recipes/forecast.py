@@ -13,6 +13,7 @@ from mlx_yoda.model.load import FILES_BUT_WEIGHTS, fetch, load_tokenizer_in, rea
 from mlx_yoda.model.sizes import dtype_of, sizes_of
 from mlx_yoda.recipes.dataset import prepare
 from mlx_yoda.recipes.fitting import keeps_no_probabilities, largest
+from mlx_yoda.recipes.sizing import config_when_loaded
 from mlx_yoda.recipes.timing import Timing, predict
 from mlx_yoda.train.fit import Fit, budget_of, choose, machine_memory
 from mlx_yoda.train.memory import Demand, demand
@@ -58,7 +59,7 @@ def forecast(config: Config, memory: int | None = None, seconds: float = 0.0) ->
     Raises:
         UserError: there is no config.json, or it is no Phi-3's.
     """
-    found = _config_json(config)
+    found = _phi3(config)
     sizes = sizes_of(found, config.lora, config.model.dtype)
     rows, unread = _rows(config)
     shape = partial(largest, config, rows) if rows is not None else _longest(config)
@@ -96,11 +97,10 @@ def forecast(config: Config, memory: int | None = None, seconds: float = 0.0) ->
     return Forecast(rows, unread, table, chosen, reason, memory, budget, sizes.adapter, time)
 
 
-def _config_json(config: Config) -> dict[str, Any]:
-    name = config.model.model_name_or_path
-    folder = fetch(name, config.model.model_revision, ["config.json"])
-    found = read_json(folder / "config.json")
+def _phi3(config: Config) -> dict[str, Any]:
+    found = config_when_loaded(config.model)
     if found.get("model_type") != "phi3":
+        name = config.model.model_name_or_path
         raise UserError(f"{name} is no Phi-3; only Phi-3 has a memory plan so far.")
     return found
 

@@ -36,12 +36,17 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
     Of the base's gigabytes of weights some pages of each file are hashed, not all: another base
     differs nearly everywhere.
     """
-    train = asdict(config.train)
+    train, stored = asdict(config.train), dict(base.config)
+    packing = None
+    if config.model.quantization is not None:  # what was done on load is no part of the files
+        packing = stored.pop("quantization")
+        del stored["quantization_config"]
     fingerprints = {f"train.{key}": train[key] for key in _TRAIN_KEYS}
     fingerprints |= {f"lora.{key}": value for key, value in asdict(config.lora).items()}
     fingerprints |= {
         "model.dtype": config.model.dtype,
-        "the base's config.json": _digest(json.dumps(base.config, sort_keys=True).encode()),
+        "model.quantization": packing,
+        "the base's config.json": _digest(json.dumps(stored, sort_keys=True).encode()),
         "the base's weights": _digest_weights(base.path),
         "the training rows": plan.rows.digest(),
         "rows per optimizer step": plan.rows_per_step,

@@ -63,6 +63,7 @@ def open_responder(
         model.model_name_or_path,
         revision=model.model_revision,
         dtype=model.dtype,
+        quantization=model.quantization,
         trust_remote_code=model.trust_remote_code,
     )
     if loaded:

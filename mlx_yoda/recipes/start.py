@@ -12,6 +12,7 @@ from mlx_yoda.lora.inject import inject
 from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import Loaded, load
 from mlx_yoda.recipes.respond import read_adapter
+from mlx_yoda.recipes.sizing import check_base
 
 
 def model_to_train(config: Config) -> tuple[Config, Loaded, Layers]:
@@ -31,10 +32,12 @@ def model_to_train(config: Config) -> tuple[Config, Loaded, Layers]:
         )
     source = config.model.init_adapter
     if source is None:
+        check_base(config)
         base = load_base(config.model)
         return config, base, inject(base.model, config.lora, mx.random.key(config.train.seed))
     adapter = read_adapter(source)
     config = replace(config, lora=_continued(config.lora, adapter.lora))
+    check_base(config)
     base = load_base(config.model)
     return config, base, attach(base.model, replace(adapter, lora=config.lora))
 
@@ -56,6 +59,7 @@ def load_base(model: ModelConfig) -> Loaded:
         model.model_name_or_path,
         revision=model.model_revision,
         dtype=model.dtype,
+        quantization=model.quantization,
         trust_remote_code=model.trust_remote_code,
     )
 

@@ -97,9 +97,33 @@ def choose(
     assert least is not None
     raise UserError(
         f"the step needs {least.footprint / 1e9:.1f} GB at the least and this machine can give "
-        f"{budget / 1e9:.1f} GB: take a quantised base (mlx-yoda convert --quantize 4), a shorter "
-        "data.max_length, or a smaller train.per_device_train_batch_size."
+        f"{budget / 1e9:.1f} GB: {_fewer_bits(sizes)}take a shorter data.max_length or a smaller "
+        "train.per_device_train_batch_size."
     )
+
+
+def check_room(sizes: Sizes, name: str, memory: int) -> None:
+    """Refuse a base that cannot be trained whatever the rows are, before it is loaded.
+
+    Args:
+        sizes: of the model and its adapter.
+        name: what to call it.
+        memory: bytes of the machine.
+
+    Raises:
+        UserError: the base and its adapter alone are too much.
+    """
+    least = demand(sizes, Shape(1, 1, 1, 1), (Keep.INPUT,) * sizes.layers, dropout=False)
+    if least.weights + least.adapter > budget_of(memory):
+        raise UserError(
+            f"{name} with its adapter needs {(least.weights + least.adapter) / 1e9:.1f} GB before "
+            f"any row is computed, and this machine can give {budget_of(memory) / 1e9:.1f} GB: "
+            f"{_fewer_bits(sizes)}take a smaller base or a smaller lora.r."
+        )
+
+
+def _fewer_bits(sizes: Sizes) -> str:
+    return "" if sizes.quantized else "set model.quantization={bits: 4}, or "
 
 
 def _ways(

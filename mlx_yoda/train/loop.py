@@ -13,6 +13,7 @@ from mlx_yoda.train.group import Group
 from mlx_yoda.train.meter import Last, Meter
 from mlx_yoda.train.plan import Plan, make_plan
 from mlx_yoda.train.schedule import learning_rate
+from mlx_yoda.train.shortage import lacks_memory, shortage
 from mlx_yoda.train.step import State, Steps, Sums
 
 AfterStep = Callable[[State, Meter], bool]
@@ -94,12 +95,13 @@ def with_fewer_rows(plan: Plan, config: TrainConfig, error: Exception | None = N
     """The same run with half as many rows at once, since there is too little memory.
 
     Raises:
-        Exception: the error that told so, if it told something else or the batch cannot shrink.
+        UserError: the batch cannot shrink, or may not.
+        Exception: the error, if it told something else.
     """
-    lack_of_memory = isinstance(error, MemoryError) or "alloc" in str(error)
-    possible = lack_of_memory and config.auto_find_batch_size and plan.micro_batch > 1
-    if error is not None and not possible:
+    if error is not None and not lacks_memory(error):
         raise error
+    if error is not None and not (config.auto_find_batch_size and plan.micro_batch > 1):
+        raise shortage(error, plan.micro_batch, config) from error
     mx.clear_cache()
     return make_plan(plan.rows, config, -(-plan.micro_batch // 2), plan.part)
 

@@ -24,7 +24,7 @@ def probed(plan: Plan, steps: Steps, state: State, config: TrainConfig, budget: 
         budget: bytes that MLX's allocator may hold at the peak.
 
     Raises:
-        Exception: of the machine's lack of memory, where rows may not become fewer.
+        UserError: there is not enough memory for a single row.
     """
     while config.auto_find_batch_size:
         try:

@@ -103,7 +103,7 @@ CASES = {
     "limit": ("evaluate --model demo --data {data} --limit 0", "--limit"),
     "convert from nowhere": ("convert {tmp}/none {tmp}/out", "no such folder"),
     "convert to what exists": ("convert demo {tmp}/nomodel", "exists"),
-    "three bits": ("convert demo {tmp}/out --quantize 3", "--quantize"),
+    "seven bits": ("convert demo {tmp}/out --quantize 7", "needs bits 2, 3, 4, 5, 6 or 8, not 7"),
 }  # fmt: skip
 
 

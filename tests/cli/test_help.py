@@ -104,9 +104,12 @@ def test_train_names_every_setting_and_settings_explains_it(invoke):
     brief, full = invoke("train", "--help").stdout, invoke("train", "--settings").stdout
     for section in fields(Config):
         for field in fields(section.type):
-            name = {"model_name_or_path": "model", "dataset_name": "data"}.get(
-                field.name, field.name
-            )
+            short = {
+                "model_name_or_path": "model",
+                "quantization": "quantize",
+                "dataset_name": "data",
+            }
+            name = short.get(field.name, field.name)
             option = f"--{name.replace('_', '-')}"
             assert re.search(rf"{field.name}\b|{option}\b", brief), field.name
             assert re.search(rf"^  {option}\b", full, re.MULTILINE), field.name

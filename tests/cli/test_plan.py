@@ -16,6 +16,8 @@ PHI3_MINI = {
     "vocab_size": 32064,
     "torch_dtype": "bfloat16",
 }
+NORMS = 65 * 3072 * 2  # bytes
+PACKED = 3_821_079_552 - 65 * 3072  # weights in matrices
 
 
 @pytest.fixture
@@ -102,7 +104,16 @@ def test_another_machine_s_time_is_not_told(phi3):
 def test_what_does_not_fit_is_said(phi3):
     result = run("--model", phi3, "--memory", "4GB")
     assert result.exit_code == 0
-    assert "--quantize 4" in result.stdout
+    assert "set model.quantization={bits: 4}" in result.stdout
+
+
+def test_quantising_on_load_counts(phi3):
+    options = ("--model", phi3, "--memory", "8GB", "--set", "data.max_length=256", "--json")
+    plan = json.loads(run(*options, "--quantize", "4").stdout)
+    assert plan["table"][0]["weights"] == PACKED * 9 // 16 + NORMS
+    assert plan["chosen"]["footprint"] <= 0.9 * 8e9
+    small = json.loads(run(*options, "--quantize", "mxfp4").stdout)
+    assert small["table"][0]["weights"] == PACKED * 17 // 32 + NORMS
 
 
 @pytest.mark.parametrize(

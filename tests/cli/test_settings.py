@@ -15,6 +15,7 @@ OTHER = {
     "model.model_name_or_path": ("12", "12"),
     "model.model_revision": ("null", "null"),
     "model.dtype": ("bfloat16", "bfloat16"),
+    "model.quantization": ("8", {"bits": 8, "group_size": None, "mode": "affine"}),
     "model.trust_remote_code": (True, True),
     "lora.r": ("16", 16),
     "lora.lora_alpha": ("4.5", 4.5),
@@ -77,7 +78,11 @@ OTHER = {
     "train.seed": ("5", 5),
 }
 ONLY_ONE = {"lora.bias", "lora.task_type", "train.optim"}  # there is nothing else to set
-SHORT = {"model.model_name_or_path": "--model", "data.dataset_name": "--data"}
+SHORT = {
+    "model.model_name_or_path": "--model",
+    "model.quantization": "--quantize",
+    "data.dataset_name": "--data",
+}
 
 
 def parsed(args, *keys):

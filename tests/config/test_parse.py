@@ -1,6 +1,6 @@
 """Configuration from YAML, --set and options: every field arrives, every mistake is named."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ OTHER: dict[str, Any] = {
     "model.model_name_or_path": "some/model",
     "model.model_revision": "v2",
     "model.dtype": "float16",
+    "model.quantization": {"bits": 8, "group_size": 32, "mode": "affine"},
     "model.trust_remote_code": True,
     "lora.r": 3,
     "lora.lora_alpha": 5.5,
@@ -89,7 +90,7 @@ def keys() -> list[str]:
 
 def value_of(config: Config, key: str) -> Any:
     section, name = key.split(".")
-    return getattr(getattr(config, section), name)
+    return asdict(config)[section][name]
 
 
 @pytest.mark.parametrize("key", sorted(set(keys()) - ONE_VALUE))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_yoda.config.parse import load_config
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.card import MARKER, as_text, make_card, write_card
@@ -213,7 +214,7 @@ def test_the_loss_picture_is_an_svg_that_the_card_shows(finished):
 
 
 def test_a_quantised_base_is_said_to_be_one(base_folder, tmp_path):
-    convert(base_folder, tmp_path / "base", bits=4, group_size=32)
+    convert(base_folder, tmp_path / "base", quantization=Quantization(4, 32))
     options = {
         "model.model_name_or_path": str(tmp_path / "base"),
         "data.dataset_name": "demo",

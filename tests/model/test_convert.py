@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
 from mlx_yoda.model.inventory import count_parameters
@@ -37,7 +38,7 @@ def test_the_dtype_is_cast_and_said(base_folder, tmp_path):
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.5), (8, 0.06)])
 def test_quantised_weights_stand_for_the_same_model(base_folder, our_base, tmp_path, bits, error):
-    convert(base_folder, tmp_path / "q", bits=bits, group_size=32, dtype="float16")
+    convert(base_folder, tmp_path / "q", quantization=Quantization(bits, 32), dtype="float16")
     copy = load(tmp_path / "q")
     head = copy.model.lm_head
     assert isinstance(head, nn.QuantizedLinear)
@@ -56,23 +57,26 @@ def test_an_existing_destination_is_left_alone(base_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("quantization", "message"),
     [
-        ({"bits": 7}, "7 bits in groups of 64"),
-        ({"bits": 4, "group_size": 16}, "4 bits in groups of 16"),
-        ({"bits": 4, "group_size": 128}, "wide enough .* groups of 128"),
+        (Quantization(7), "bits 2, 3, 4, 5, 6 or 8, not 7"),
+        (Quantization(4, 16), "group_size 32, 64 or 128, not 16"),
+        (Quantization(4, 64, "mxfp4"), "mode mxfp4 needs group_size 32, not 64"),
+        (Quantization(4, 128), "32 wide, which groups of 128 do not divide: .* group_size of 32"),
     ],
 )
-def test_what_cannot_be_quantised_leaves_nothing_behind(base_folder, tmp_path, options, message):
+def test_what_cannot_be_quantised_leaves_nothing_behind(
+    base_folder, tmp_path, quantization, message
+):
     with pytest.raises(UserError, match=message):
-        convert(base_folder, tmp_path / "q", **options)
+        convert(base_folder, tmp_path / "q", quantization=quantization)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_quantised_model_is_not_quantised_again(base_folder, tmp_path):
-    convert(base_folder, tmp_path / "q", bits=4, group_size=32)
+    convert(base_folder, tmp_path / "q", quantization=Quantization(4, 32))
     with pytest.raises(UserError, match="quantised already"):
-        convert(tmp_path / "q", tmp_path / "again", bits=8)
+        convert(tmp_path / "q", tmp_path / "again", quantization=Quantization(8))
 
 
 def test_a_missing_source_is_the_users_error(tmp_path):

@@ -12,7 +12,7 @@ from mlx_lm.generate import generate_step
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from mlx_yoda.config.schema import ModelConfig
+from mlx_yoda.config.schema import ModelConfig, Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import attach
 from mlx_yoda.lora.inject import remove
@@ -149,7 +149,7 @@ def test_merged_weights_are_rounded_once(make_adapter, base_folder, tmp_path):
 @pytest.fixture(scope="module")
 def packed_base(base_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "base"
-    convert(base_folder, folder, bits=4, group_size=32)
+    convert(base_folder, folder, quantization=Quantization(4, 32))
     return folder
 
 

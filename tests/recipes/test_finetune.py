@@ -11,6 +11,7 @@ from mlx_lm.models import llama
 
 from mlx_yoda.config import Config
 from mlx_yoda.config.parse import load_config
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
 from mlx_yoda.model.load import resolve
@@ -217,7 +218,7 @@ def test_another_architecture_trains_too(llama_folder, rows, tmp_path):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_bases_train(base_folder, rows, tmp_path, bits):
-    convert(base_folder, tmp_path / "base", bits=bits, group_size=32)
+    convert(base_folder, tmp_path / "base", quantization=Quantization(bits, 32))
     run(configure(tmp_path / "base", rows, tmp_path / "run", "train.save_strategy='no'"))
     losses = [e["loss"] for e in metrics(tmp_path / "run") if e["event"] == "step"]
     assert losses[-1] < losses[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_yoda.adapters.peft import load_adapter
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
 from mlx_yoda.recipes.finetune import finetune
@@ -141,7 +142,7 @@ def test_shapes_cannot_be_forced(configure, copy, override):
 
 
 def test_a_quantised_base_can_be_forced(configure, copy, base_folder, tmp_path):
-    convert(base_folder, tmp_path / "q", bits=8, group_size=32)
+    convert(base_folder, tmp_path / "q", quantization=Quantization(8, 32))
     config = configure(copy, base=tmp_path / "q")
     with pytest.raises(UserError, match=r"the base's config\.json was"):
         run(config, resume=copy / "checkpoint-4")

@@ -4,12 +4,14 @@ import mlx.core as mx
 import pytest
 
 from mlx_yoda.config.schema import LoraConfig, TrainConfig
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.report.events import Noted, Stepped
 from mlx_yoda.train.forward import forward_of
 from mlx_yoda.train.loop import dropout_key, train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import make_plan
+from mlx_yoda.train.shortage import lacks_memory
 from mlx_yoda.train.step import State, make_steps
 
 CONFIG = TrainConfig(max_steps=6, per_device_train_batch_size=4, logging_steps=2)
@@ -50,8 +52,41 @@ def test_out_of_memory_takes_fewer_rows_and_the_same_steps(
 def test_out_of_memory_is_an_error_where_rows_may_not_shrink(make_model, make_rows):
     model, layers = make_model()
     fixed = TrainConfig(max_steps=2, auto_find_batch_size=False)
-    with pytest.raises(RuntimeError, match="Unable to allocate"):
+    with pytest.raises(UserError, match=r"memory for 4 rows .*Unable to allocate.*auto_find_batch"):
         run(model, layers, make_rows(8), fixed, most_rows=1)
+
+
+def test_out_of_memory_with_a_single_row_says_what_to_lower(make_model, make_rows):
+    model, layers = make_model()
+    with pytest.raises(UserError) as error:
+        run(model, layers, make_rows(8), CONFIG, most_rows=0.5)
+    said = str(error.value)
+    assert said.startswith("there is not enough memory for a single row at once")
+    for key in ("data.max_length", "model.quantization={bits: 4}", "checkpoints stay"):
+        assert key in said
+    assert "batch" not in said  # it cannot be smaller
+    assert "gradient_checkpointing" not in said  # auto has done what can be done
+
+
+@pytest.mark.parametrize(
+    ("error", "lack"),
+    [
+        (RuntimeError("[malloc] Unable to allocate 9 bytes."), True),
+        (RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater"), True),
+        (
+            RuntimeError(
+                "[METAL] Command buffer execution failed: Insufficient Memory "
+                "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
+            ),
+            True,
+        ),
+        (RuntimeError("cudaMallocAsync(&data, size, stream) failed: out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("[matmul] Last dimension of first input"), False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_its_words(error, lack):
+    assert lacks_memory(error) is lack
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make_model, make_rows):

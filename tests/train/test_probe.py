@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.train.forward import forward_of
 from mlx_yoda.train.plan import make_plan
@@ -58,7 +59,7 @@ def test_a_machine_that_says_no_takes_fewer_rows(make_model, make_rows):
     _, found, tried = probe(model, layers, make_rows(48), most_rows=3)
     assert [count for count, _ in tried] == [8, 4, 2]
     assert found.micro_batch == 2
-    with pytest.raises(RuntimeError, match="Unable to allocate"):
+    with pytest.raises(UserError, match=r"a single row .*Unable to allocate"):
         probe(model, layers, make_rows(48), most_rows=0)
 
 
