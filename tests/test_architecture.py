@@ -28,7 +28,7 @@ OWNERS = {
     "click": ["cli"],
     "rich": ["report/console.py", "report/panel.py"],
     "mlx_lm": ["model", "generation", "recipes/dataset.py", "demo/pretrain.py"],
-    "datasets": ["data/hub.py"],
+    "datasets": ["data/arrow.py", "data/hub.py"],
     "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],
     "httpx2": ["hub"],
     "pyarrow": ["data/formats.py"],

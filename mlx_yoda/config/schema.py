@@ -89,7 +89,8 @@ class DataConfig:
 
     dataset_name: str = _field(
         "dvgodoy/yoda_sentences",
-        "A .csv, .json, .jsonl or .parquet file, a folder of train/valid/test files, or a Hub id.",
+        "A .csv, .json, .jsonl or .parquet file, a folder of train/valid/test files, a folder that "
+        "datasets' save_to_disk has written, or a Hub id.",
     )
     dataset_config: str | None = _field(None, "Configuration name of a Hub dataset.")
     prompt_column: str | None = _field(

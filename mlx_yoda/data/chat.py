@@ -1,6 +1,6 @@
 """Conversations become token ids, and a mask that says which of them carry loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -78,12 +78,25 @@ def encode(
         UserError: the template cannot render a conversation or is missing, or nothing
             supervised remains of a row.
     """
-    whole = [_encode(conversation, tokenizer, train_on) for conversation in conversations]
+    made = list(encode_each(conversations, tokenizer, train_on=train_on, max_length=max_length))
     return Encoded(
-        examples=[_cut(e, c.place, max_length) for e, c in zip(whole, conversations, strict=True)],
-        truncated=sum(len(e.tokens) > max_length for e in whole) if max_length else 0,
-        longest=max((len(e.tokens) for e in whole), default=0),
+        examples=[example for example, _ in made],
+        truncated=sum(len(example.tokens) < whole for example, whole in made),
+        longest=max((whole for _, whole in made), default=0),
     )
+
+
+def encode_each(
+    conversations: Iterable[Conversation],
+    tokenizer: Any,
+    *,
+    train_on: Literal["completions", "all"],
+    max_length: int | None,
+) -> Iterator[tuple[Example, int]]:
+    """As `encode`, one example after the other, each with its tokens before it was cut."""
+    for conversation in conversations:
+        whole = _encode(conversation, tokenizer, train_on)
+        yield _cut(whole, conversation.place, max_length), len(whole.tokens)
 
 
 def _encode(conversation: Conversation, tokenizer: Any, train_on: str) -> Example:

@@ -1,11 +1,12 @@
 """Which columns hold what: rows become conversations, or plain texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data.rows import Row, kind, shown
+from mlx_yoda.data.streams import columns_of
 from mlx_yoda.errors import UserError
 
 _PAIRS = (  # recognised where the configuration names no column, best first
@@ -47,7 +48,12 @@ class Conversation:
 _Reader = tuple[Callable[..., Conversation], tuple[str, ...]]
 
 
-def conversations(rows: Sequence[Row], config: DataConfig) -> list[Conversation]:
+def conversations(rows: Collection[Row], config: DataConfig) -> list[Conversation]:
+    """`read_conversations`, all of them at once."""
+    return list(read_conversations(rows, config))
+
+
+def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Conversation]:
     """Read each row by the columns that the configuration names, or that are recognised.
 
     Recognised are, in this order: messages; prompt with completion; sentence with
@@ -57,19 +63,21 @@ def conversations(rows: Sequence[Row], config: DataConfig) -> list[Conversation]
     Raises:
         UserError: a column is missing, or a value is not what its column should hold.
     """
-    if not rows:
-        return []
-    columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    _check_names(columns, config, rows[0].place)
+    place = next((row.place for row in rows), None)
+    if place is None:
+        return
+    columns = columns_of(rows)
+    _check_names(columns, config, place)
     reader = _reader(columns, config)
     if reader is None:
         raise UserError(
-            f"{rows[0].place}: no prompt with completion, messages or text is recognised in the "
+            f"{place}: no prompt with completion, messages or text is recognised in the "
             f"columns {_list(columns)}; name data.prompt_column and data.completion_column, "
             "data.messages_column or data.text_column"
         )
     read, names = reader
-    return [_bounded(read(row, *names)) for row in rows]
+    for row in rows:
+        yield _bounded(read(row, *names))
 
 
 def _bounded(conversation: Conversation) -> Conversation:

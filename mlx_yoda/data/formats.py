@@ -1,61 +1,80 @@
-"""File formats: each reader turns one file into rows, or says where the file is broken."""
+"""File formats: each reader turns one file into rows, or says where the file is broken.
+
+They read row by row, so that a file may be larger than the memory.
+"""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mlx_yoda.data import streams
 from mlx_yoda.data.rows import Row, kind, shown
+from mlx_yoda.data.streams import Extent, Streamed
 from mlx_yoda.errors import UserError, first_line
 
 _BATCH = 256  # rows of a Parquet file that are unpacked at a time
 _ROW_BYTES = 256  # that a row takes in Python, however little is in it
-_LARGEST = 4 << 30  # bytes that a Parquet file may unpack to
+_LARGEST = 4 << 30  # bytes that a Parquet file may unpack to,
+_SWELLS = 100  # or so many times its own
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a .csv, .json, .jsonl or .parquet file.
+def read_rows(path: Path) -> Collection[Row]:
+    """All rows of a .csv, .json, .jsonl or .parquet file: a list, or streamed where it is large.
 
-    A .json file is a list of objects, or has one object a line. Text is UTF-8.
+    A .json file is a list of objects, which is held in memory, or has one object a line. Text is
+    UTF-8.
 
     Raises:
-        UserError: the suffix is unknown, or the file cannot be read, is broken or holds no row.
+        UserError: the suffix is unknown, or the file cannot be read, is broken or holds no row;
+            of a large file only reading its rows may tell so.
     """
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: data files end in {', '.join(READERS)}, not in '{path.suffix}'")
     if path.exists() and not path.is_file():  # a pipe would never end
         raise UserError(f"{path} is no file; a folder of data has a train file in it")
     try:
-        rows = READERS[path.suffix.lower()](path)
+        parquet = path.suffix.lower() == ".parquet"
+        size, extent = _parquet_extent(path) if parquet else (path.stat().st_size, None)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
+    if size > streams.LARGE:
+        return Streamed(lambda: _read(path), (path,), extent)
+    rows = list(_read(path))
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows
 
 
-def _read_json(path: Path) -> list[Row]:
-    text = _text(path)
-    if not text.lstrip().startswith("["):
-        return _json_lines(path, text)
-    values = _parse(text, path, first_line=1)
-    return [_object(value, f"{path}, row {i}") for i, value in enumerate(values, start=1)]
+def _read(path: Path) -> Iterator[Row]:
+    try:
+        yield from READERS[path.suffix.lower()](path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    return _json_lines(path, _text(path))
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _json_lines(path: Path, text: str) -> list[Row]:
-    # Not str.splitlines(), which also breaks at characters that JSON strings may hold (U+2028).
-    lines = enumerate(text.split("\n"), start=1)
-    return [
-        _object(_parse(line, path, number), f"{path}:{number}")
-        for number, line in lines
-        if line.strip()
-    ]
+def _read_json(path: Path) -> Iterator[Row]:
+    first = next((line for _, line in _lines(path) if line.strip()), "")
+    if not first.lstrip().startswith("["):
+        yield from _read_jsonl(path)
+        return
+    values = _parse("".join(line for _, line in _lines(path)), path, first_line=1)
+    for number, value in enumerate(values, start=1):
+        yield _object(value, f"{path}, row {number}")
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if line.strip():
+            yield _object(_parse(line.removesuffix("\n"), path, number), f"{path}:{number}")
 
 
 def _parse(text: str, path: Path, first_line: int) -> Any:
@@ -75,26 +94,26 @@ def _object(value: object, place: str) -> Row:
     return Row(value, place)
 
 
-def _read_csv(path: Path) -> list[Row]:
-    lines = _csv_lines(path, _text(path))
+def _read_csv(path: Path) -> Iterator[Row]:
+    lines = _csv_lines(path)
     _, header = next(lines, (1, []))
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise UserError(f"{path}:1: the column {shown(doubled[0])} is there more than once")
-    rows = []
     for line, cells in lines:
         if len(cells) != len(header):
             raise UserError(
                 f"{path}:{line} has {len(cells)} cells, but the first line names {len(header)} "
                 "columns; text with commas must stand in double quotes"
             )
-        rows.append(Row(dict(zip(header, cells, strict=True)), f"{path}:{line}"))
-    return rows
+        yield Row(dict(zip(header, cells, strict=True)), f"{path}:{line}")
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The cells of each row that is not blank, and the line it starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Within a line the old Mac's carriage returns may end rows too.
+    parts = (io.StringIO(line, newline="") if "\r" in line else (line,) for _, line in _lines(path))
+    reader = csv.reader(chain.from_iterable(parts), strict=True)
     start = 1
     try:
         for cells in reader:
@@ -105,29 +124,46 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}:{start} is broken CSV ({error})") from None
 
 
-def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow
+def _read_parquet(path: Path) -> Iterator[Row]:
+    for number, values in enumerate(_parquet_values(path), start=1):
+        yield Row(values, f"{path}, row {number}")
+
+
+def _parquet_values(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, whose few bytes may stand for more than any memory holds."""
     import pyarrow.parquet  # 0.4 s, and most data sets are text
 
+    limit = max(_LARGEST, _SWELLS * path.stat().st_size)
+    size = 0
+    # By its handle, so that the file's folders are not read as partitions.
+    with _parquet_errors(path), path.open("rb") as file:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH):
+            size += max(sum(map(_unpacked_bytes, batch.columns)), batch.num_rows * _ROW_BYTES)
+            if size > limit:
+                raise UserError(f"{path} unpacks to more than {limit >> 30} GB; split it")
+            yield from batch.to_pylist()
+
+
+def _parquet_extent(path: Path) -> tuple[int, Extent]:
+    """About how many bytes a Parquet file takes unpacked, and what rows it has."""
+    import pyarrow.parquet
+
+    with _parquet_errors(path), path.open("rb") as file:
+        found = pyarrow.parquet.ParquetFile(file)
+        meta = found.metadata
+        groups = (meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+        size = max(sum(groups), meta.num_rows * _ROW_BYTES)
+        return size, Extent(meta.num_rows, tuple(found.schema_arrow.names))
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    import pyarrow
+
     try:
-        # By its handle, so that the file's folders are not read as partitions.
-        with path.open("rb") as file:
-            values = _unpacked(pyarrow.parquet.ParquetFile(file), path)
+        yield
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} is broken Parquet ({first_line(error)})") from None
-    return [Row(value, f"{path}, row {i}") for i, value in enumerate(values, start=1)]
-
-
-def _unpacked(table: Any, path: Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet file, whose few bytes may stand for more than any memory holds."""
-    values: list[dict[str, Any]] = []
-    size = 0
-    for batch in table.iter_batches(batch_size=_BATCH):
-        size += max(sum(map(_unpacked_bytes, batch.columns)), batch.num_rows * _ROW_BYTES)
-        if size > _LARGEST:
-            raise UserError(f"{path} unpacks to more than {_LARGEST >> 30} GB; split it")
-        values += batch.to_pylist()
-    return values
 
 
 def _unpacked_bytes(column: Any) -> int:
@@ -140,20 +176,28 @@ def _unpacked_bytes(column: Any) -> int:
     return int(column.nbytes)
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line} is not UTF-8; save the file in that encoding") from None
-    if (at := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, at) + 1
-        raise UserError(f"{path}:{line} holds a NUL byte, as UTF-16 and no text has; save as UTF-8")
-    return text
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines with their ends and numbers.
+
+    They end at a line feed alone, not where `str.splitlines` would also break, at characters
+    that JSON strings may hold (U+2028).
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(
+                    f"{path}:{number} is not UTF-8; save the file in that encoding"
+                ) from None
+            if "\0" in text:
+                raise UserError(
+                    f"{path}:{number} holds a NUL byte, as UTF-16 and no text has; save as UTF-8"
+                )
+            yield number, text
 
 
-READERS: dict[str, Callable[[Path], list[Row]]] = {
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".csv": _read_csv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,

@@ -1,14 +1,16 @@
 """Data sets on the Hugging Face Hub, through the `datasets` library and its cache."""
 
+from collections.abc import Collection
 from typing import Any
 
+from mlx_yoda.data.arrow import rows_of
 from mlx_yoda.data.rows import Row
 from mlx_yoda.errors import UserError, first_line
 
 _PATIENCE = 10.0  # seconds to wait for the Hub's first answer
 
 
-def load_hub(name: str, config_name: str | None) -> dict[str, list[Row]]:
+def load_hub(name: str, config_name: str | None) -> dict[str, Collection[Row]]:
     """All splits of a Hub data set, by their names there.
 
     The Hub is asked once, without retries, whether it can be reached; if not, what an earlier
@@ -37,10 +39,7 @@ def load_hub(name: str, config_name: str | None) -> dict[str, list[Row]]:
             f"'{name}' is neither a file nor a folder here, and the Hub cannot be reached "
             f"({unreachable}); check the path or the network"
         ) from error
-    return {
-        split: [Row(row, f"{name} {split}, row {i}") for i, row in enumerate(part.to_list(), 1)]
-        for split, part in splits.items()
-    }
+    return {split: rows_of(part, f"{name} {split}") for split, part in splits.items()}
 
 
 def _ask(name: str) -> str | None:

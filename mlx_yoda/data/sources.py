@@ -1,16 +1,16 @@
 """Where rows come from: a file, a folder, the Hub or the built-in demo, and which are held out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mlx_yoda.config.schema import DataConfig
+from mlx_yoda.data.arrow import is_saved, load_saved
 from mlx_yoda.data.formats import READERS, read_rows
 from mlx_yoda.data.hub import load_hub
 from mlx_yoda.data.rows import Row
+from mlx_yoda.data.streams import Part, Streamed, held_out
 from mlx_yoda.errors import UserError
 
 __all__ = ["Row", "Splits", "load_splits"]
@@ -27,16 +27,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of each split; validation and test may be empty.
+    """The rows of each split, streamed where they are many; validation and test may be empty.
 
     Attributes:
         train, validation, test: the rows, in the order of their files.
         name: the data set's name for people: what the configuration calls it.
     """
 
-    train: list[Row]
-    validation: list[Row]
-    test: list[Row]
+    train: Collection[Row]
+    validation: Collection[Row]
+    test: Collection[Row]
     name: str
 
 
@@ -44,8 +44,9 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
     """Read `config.dataset_name`; hold out `validation_split` if it brings no such split.
 
     The literal name `demo` is the data set in this package. Anything that exists on disk is
-    a file (its rows are the training rows) or a folder of train, valid and test files; what
-    does not, and looks like `owner/name`, is a Hub id.
+    a file (its rows are the training rows), a folder that `datasets` has written by
+    `save_to_disk`, or a folder of train, valid and test files; what does not, and looks like
+    `owner/name`, is a Hub id.
 
     Args:
         config: which data set, and the share to hold out.
@@ -69,45 +70,47 @@ def public_dataset(name: str) -> str | None:
     return name if name == "demo" or _on_disk(name) is None else None
 
 
-def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def hold_out(
+    rows: Collection[Row], share: float, seed: int
+) -> tuple[Collection[Row], Collection[Row]]:
     """Take a share of the rows out by a seeded shuffle; both parts keep the rows' order.
 
     Returns:
         The rows kept, and `round(share * len(rows))` rows held out, at least one if share > 0.
 
     Raises:
-        UserError: nothing would be left on one side.
+        UserError: nothing would be left on one side; of streamed rows their parts tell.
     """
     if not share:
         return rows, []
-    count = max(1, round(share * len(rows)))
-    if not 0 < share < 1 or count == len(rows):
-        raise UserError(
-            f"data.validation_split of {share} leaves no row to train on or none to hold out of "
-            f"{len(rows)}; give a share between 0 and 1"
-        )
-    chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())
-    kept = [row for i, row in enumerate(rows) if i not in chosen]
-    return kept, [rows[i] for i in sorted(chosen)]
+    if isinstance(rows, Streamed):
+        return Part(rows, share, seed, held_out=False), Part(rows, share, seed, held_out=True)
+    out = held_out(len(rows), share, seed).tolist()
+    kept = [row for row, taken in zip(rows, out, strict=True) if not taken]
+    return kept, [row for row, taken in zip(rows, out, strict=True) if taken]
 
 
-def _find(config: DataConfig) -> dict[str, list[Row]]:
+def _find(config: DataConfig) -> dict[str, Collection[Row]]:
     name = config.dataset_name
     path = DEMO if name == "demo" else _on_disk(name)
     if path is not None:
-        if path.is_dir():
-            return _read_folder(path)
-        return {"train": read_rows(path), "validation": [], "test": []}
+        if not path.is_dir():
+            return {"train": read_rows(path), "validation": [], "test": []}
+        return _by_use(name, load_saved(path)) if is_saved(path) else _read_folder(path)
     if _HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in READERS:
-        splits = load_hub(name, config.dataset_config)
-        found = {split: _named(names, splits) for split, names in _NAMES.items()}
-        if found["train"] is None:
-            raise UserError(f"{name} has no split called train, only {', '.join(splits)}")
-        return {split: splits[key] if key else [] for split, key in found.items()}
+        return _by_use(name, load_hub(name, config.dataset_config))
     raise UserError(
         f"data.dataset_name: there is no file or folder '{name}' (a data set on the Hub is "
         "written owner/name)"
     )
+
+
+def _by_use(name: str, splits: dict[str, Collection[Row]]) -> dict[str, Collection[Row]]:
+    """Splits by what they are for, from splits by their own names."""
+    found = {split: _named(names, splits) for split, names in _NAMES.items()}
+    if found["train"] is None:
+        raise UserError(f"{name} has no split called train, only {', '.join(splits)}")
+    return {split: splits[key] if key else [] for split, key in found.items()}
 
 
 def _on_disk(name: str) -> Path | None:
@@ -118,12 +121,12 @@ def _on_disk(name: str) -> Path | None:
         return None
 
 
-def _read_folder(folder: Path) -> dict[str, list[Row]]:
+def _read_folder(folder: Path) -> dict[str, Collection[Row]]:
     try:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READERS)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
-    splits: dict[str, list[Row]] = {}
+    splits: dict[str, Collection[Row]] = {}
     for split, names in _NAMES.items():
         stem = _named(names, (path.stem for path in files))
         found = [path for path in files if path.stem == stem]

@@ -32,10 +32,12 @@ def assistant_tokens(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np
     Raises:
         UserError: the template fails, or does not render beginnings of the chat alike.
     """
+    options = _protection(chat, tokenizer)
     # Transformers cannot give both the marks and the protection of the words.
-    protected = bool(_protection(chat, tokenizer))
-    find = _marked if _is_marked(tokenizer) and not protected else _compared
-    tokens, supervised = find(chat, tokenizer)
+    if _is_marked(tokenizer) and not options:
+        tokens, supervised = _marked(chat, tokenizer)
+    else:
+        tokens, supervised = _compared(chat, tokenizer, options)
     supervised[:1] = False
     return tokens, supervised
 
@@ -53,6 +55,18 @@ def chat_tokens(
     """
     text = render(chat, messages, tokenizer, add_generation_prompt)
     options = _protection(chat, tokenizer)
+    return _encoded(text, chat, messages, tokenizer, options, add_generation_prompt)
+
+
+def _encoded(
+    text: str,
+    chat: Conversation,
+    messages: Sequence[Message],
+    tokenizer: Any,
+    options: Mapping[str, bool],
+    add_generation_prompt: bool = False,
+) -> np.ndarray:
+    """The tokens of a text that `render` made of these messages, who may need protection."""
     if not options:
         return tokenise(text, tokenizer)
     return np.asarray(_applied(chat, messages, tokenizer, add_generation_prompt, options), np.int32)
@@ -141,11 +155,13 @@ def _marked(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]
     return tokens, supervised
 
 
-def _compared(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+def _compared(
+    chat: Conversation, tokenizer: Any, options: Mapping[str, bool]
+) -> tuple[np.ndarray, np.ndarray]:
     """By comparing the chat's beginnings with the whole."""
     messages = chat.messages or ()
     whole = render(chat, messages, tokenizer)
-    tokens = chat_tokens(chat, messages, tokenizer)
+    tokens = _encoded(whole, chat, messages, tokenizer, options)
     supervised = np.zeros(len(tokens), bool)
     for i in range(chat.context, len(messages)):
         if messages[i].role != "assistant":
@@ -159,11 +175,11 @@ def _compared(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarra
                 "follow, so the assistant's tokens cannot be told; set data.train_on to all, or "
                 "mark them in the template with {% generation %}"
             )
-        opened = chat_tokens(chat, messages[:i], tokenizer, add_generation_prompt=True)
-        ended = chat_tokens(chat, messages[: i + 1], tokenizer)
-        start = _agree(opened, tokens)
-        end = len(tokens) if last else _agree(ended, tokens)
-        supervised[start:end] = True
+        opened = _encoded(before, chat, messages[:i], tokenizer, options, True)
+        end = len(tokens)
+        if not last:
+            end = _agree(_encoded(after, chat, messages[: i + 1], tokenizer, options), tokens)
+        supervised[_agree(opened, tokens) : end] = True
     return tokens, supervised
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from mlx_yoda.config.schema import Config
@@ -78,7 +79,7 @@ def read_split(config: Config, split: Split, limit: int | None = None) -> list[C
             f"{splits.name} has no {split} split: name another with --split"
             f"{hint if split == 'validation' else ''}."
         )
-    return conversations(rows[:limit], config.data)
+    return conversations(list(islice(rows, limit)), config.data)
 
 
 def compare(responder: Responder, rows: Sequence[Conversation], config: Config) -> Comparison:
