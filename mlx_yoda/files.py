@@ -112,9 +112,9 @@ def remove_directory(path: Path) -> None:
     shutil.rmtree(aside)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left aside in a folder."""
-    for path in folder.glob(f".*{_ASIDE}"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed have left aside in a folder, of one name or of any."""
+    for path in folder.glob(f".{name}.*{_ASIDE}"):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -63,10 +63,10 @@ def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Co
     Raises:
         UserError: a column is missing, or a value is not what its column should hold.
     """
+    columns = columns_of(rows)
     place = next((row.place for row in rows), None)
     if place is None:
         return
-    columns = columns_of(rows)
     _check_names(columns, config, place)
     reader = _reader(columns, config)
     if reader is None:

@@ -61,7 +61,8 @@ class PackedRows(Sequence[Packed]):
         if isinstance(rows, cls):
             return rows
         counts = [len(row.lengths) for row in rows]
-        segments = in_memory([piece for row in rows for piece in _pieces(row)])
+        pieces = (piece for row in rows for piece in _pieces(row))
+        segments, _ = in_memory(lambda writer: writer.add_all(pieces))
         return cls(segments, (np.arange(len(segments)), np.cumsum([0, *counts])))
 
     def __len__(self) -> int:
@@ -111,7 +112,9 @@ def pack(examples: Iterable[Example], packing: Packing, max_length: int) -> Pack
     Raises:
         UserError: an example is longer than a row of `best_fit`, or `concat` fills no row.
     """
-    return grouped(in_memory(list(pieces(examples, packing, max_length))), packing, max_length)
+    made = pieces(examples, packing, max_length)
+    segments, _ = in_memory(lambda writer: writer.add_all(made))
+    return grouped(segments, packing, max_length)
 
 
 def pieces(

@@ -2,12 +2,15 @@
 
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,17 @@ class Segments:
     targets: np.ndarray
     checksums: np.ndarray
 
-    def __post_init__(self) -> None:
-        ends = np.cumsum(self.lengths, dtype=np.int64)
-        object.__setattr__(self, "_starts", ends - self.lengths)
-
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        starts: np.ndarray = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+        return starts
+
     def read(self, segment: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens `(L,)` int32 and targets `(L,)` bool of one segment."""
-        start = int(self._starts[segment])  # type: ignore[attr-defined]
+        start = int(self._starts[segment])
         place = slice(start, start + int(self.lengths[segment]))
         return np.asarray(self.tokens[place], np.int32), np.asarray(self.supervised[place])
 
@@ -66,6 +70,11 @@ class Writer:
         self.targets.append(int(np.count_nonzero(supervised)))
         self.checksums.append(checksum(tokens, supervised))
 
+    def add_all(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Append many."""
+        for piece in pieces:
+            self.add(*piece)
+
     def index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lengths, targets and checksums as arrays `(S,)`."""
         return (
@@ -75,14 +84,10 @@ class Writer:
         )
 
 
-def in_memory(pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Segments:
-    """Segments from their tokens `(L,)` int32 and targets `(L,)` bool."""
+def in_memory(write: Callable[[Writer], T]) -> tuple[Segments, T]:
+    """The segments that `write` appends, and what it returns."""
     tokens, supervised = BytesIO(), BytesIO()
     writer = Writer(tokens, supervised, np.int32)
-    for piece in pieces:
-        writer.add(*piece)
-    return Segments(
-        np.frombuffer(tokens.getbuffer(), np.int32),
-        np.frombuffer(supervised.getbuffer(), bool),
-        *writer.index(),
-    )
+    result = write(writer)
+    flat = np.frombuffer(tokens.getbuffer(), np.int32)
+    return Segments(flat, np.frombuffer(supervised.getbuffer(), bool), *writer.index()), result

@@ -9,6 +9,7 @@ from mlx_yoda.config.schema import Config
 from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation, conversations
 from mlx_yoda.data.packing import PackedRows, pack
+from mlx_yoda.data.questions import Question, questions
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
@@ -16,7 +17,7 @@ from mlx_yoda.generation import answer_all
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded
-from mlx_yoda.recipes.dataset import Question, check_lengths, questions
+from mlx_yoda.recipes.dataset import check_lengths
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 

@@ -1,35 +1,23 @@
 """From a dataset's name to rows of tokens and to held-out questions."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_yoda.config.schema import Config
-from mlx_yoda.data.chat import Encoded, encode
-from mlx_yoda.data.columns import Conversation, conversations
-from mlx_yoda.data.packing import PackedRows, pack
+from mlx_yoda.config.schema import Config, DataConfig
+from mlx_yoda.data.packing import PackedRows, grouped
+from mlx_yoda.data.questions import Question
+from mlx_yoda.data.rows import Row
 from mlx_yoda.data.sources import load_splits
+from mlx_yoda.data.store import size
+from mlx_yoda.data.tokenised import Tokenised, tokenise_rows
 from mlx_yoda.errors import UserError
+from mlx_yoda.report.events import Reporter, Working
 from mlx_yoda.train.best import metric_name
 
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out conversation that ends with the assistant's turn.
-
-    Attributes:
-        messages: the turns before it, as {"role", "content"}.
-        reference: what the assistant should say.
-    """
-
-    messages: tuple[dict[str, str], ...]
-    reference: str
-
-    @property
-    def prompt(self) -> str:
-        """The user's last words."""
-        return self.messages[-1]["content"]
+_EVERY = 10.0  # seconds between two words about progress
 
 
 @dataclass(frozen=True)
@@ -49,13 +37,19 @@ class Dataset:
     notes: list[str]
 
 
-def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = None) -> Dataset:
+def prepare(
+    config: Config,
+    tokenizer: TokenizerWrapper,
+    longest: int | None = None,
+    report: Reporter = lambda event: None,
+) -> Dataset:
     """Read, split, encode and pack the configured data.
 
     Args:
         config: the run.
         tokenizer: the model's.
         longest: most tokens of a row that the model can be trained on; None for any.
+        report: told what takes a while.
 
     Raises:
         UserError: the data cannot be read, holds nothing to train on, or nothing is held out
@@ -68,26 +62,22 @@ def prepare(config: Config, tokenizer: TokenizerWrapper, longest: int | None = N
             "--set data.validation_split=0.1, or leave load_best_model_at_end, "
             "early_stopping_patience, metric_for_best_model and save_strategy=best out."
         )
-    training = conversations(splits.train, config.data)
-    held_out = conversations(splits.validation, config.data)
-    train = _encode(training, config, tokenizer)
-    validation = _encode(held_out, config, tokenizer)
-    notes = [
-        f"{encoded.truncated} of {len(encoded.examples)} {name} rows are longer than "
-        f"data.max_length = {config.data.max_length} tokens and were cut"
-        for name, encoded in (("training", train), ("validation", validation))
-        if encoded.truncated
-    ]
-    packed = pack(train.examples, config.data.packing, config.data.max_length)
-    measured = pack(validation.examples, "none", config.data.max_length)
+    train = _tokenise("training", splits.train, config.data, tokenizer, report)
+    validation = _tokenise("validation", splits.validation, config.data, tokenizer, report)
+    packed = grouped(train.segments, config.data.packing, config.data.max_length)
+    measured = grouped(validation.segments, "none", config.data.max_length)
     check_lengths(packed, longest)
     check_lengths(measured, longest)
-    asked = questions(held_out)
+    asked = validation.found.questions
     if metric_name(config.train) in ("exact_match", "chrf") and not asked:
         raise UserError(
             f"train.metric_for_best_model: the held-out rows of {splits.name} are no questions "
             "with answers, so there are none to score; take loss."
         )
+    notes = [
+        *_notes("training", train, config.data.max_length),
+        *_notes("validation", validation, config.data.max_length),
+    ]
     return Dataset(packed, measured, asked, notes)
 
 
@@ -105,18 +95,40 @@ def check_lengths(rows: PackedRows, limit: int | None) -> None:
         )
 
 
-def questions(held_out: Sequence[Conversation]) -> list[Question]:
-    """The conversations that end with an answer, taken apart into question and answer."""
-    found = []
-    for conversation in held_out:
-        messages = conversation.messages
-        if messages and len(messages) > 1 and messages[-1].role == "assistant":
-            before = tuple({"role": m.role, "content": m.content} for m in messages[:-1])
-            found.append(Question(before, messages[-1].content))
-    return found
+def _tokenise(
+    name: str,
+    rows: Collection[Row],
+    config: DataConfig,
+    tokenizer: TokenizerWrapper,
+    report: Reporter,
+) -> Tokenised:
+    """Tokenise one split, and say now and then how far it is."""
+    started = said = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            speed = done / (said - started)
+            report(Working(f"tokenising {name} rows: {done:,} of {total:,}, {speed:,.0f} a second"))
+
+    def waiting() -> None:
+        report(Working(f"waiting for another run that is tokenising the same {name} rows"))
+
+    held_out = name == "validation"
+    return tokenise_rows(rows, config, tokenizer, held_out=held_out, told=told, waiting=waiting)
 
 
-def _encode(rows: Sequence[Conversation], config: Config, tokenizer: TokenizerWrapper) -> Encoded:
-    # concat cuts the chained tokens itself, so no example may be cut before.
-    max_length = None if config.data.packing == "concat" else config.data.max_length
-    return encode(rows, tokenizer, train_on=config.data.train_on, max_length=max_length)
+def _notes(name: str, made: Tokenised, max_length: int) -> Iterator[str]:
+    """What the user should know about a split."""
+    found = made.found
+    if found.truncated:
+        yield (
+            f"{found.truncated} of {found.rows} {name} rows are longer than data.max_length = "
+            f"{max_length} tokens and were cut"
+        )
+    if made.cached:
+        yield (
+            f"the tokens of {found.rows:,} {name} rows are kept for other runs in {made.cached} "
+            f"({size(made.cached) / 1e6:,.0f} MB)"
+        )

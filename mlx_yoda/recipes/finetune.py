@@ -118,7 +118,7 @@ def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
 
 def _data(config: Config, base: Loaded, report: Reporter) -> Dataset:
     redacted(report)(Working(f"reading {config.data.dataset_name}"))
-    return prepare(config, base.tokenizer, longest_row(base.model))
+    return prepare(config, base.tokenizer, longest_row(base.model), redacted(report))
 
 
 def _start(

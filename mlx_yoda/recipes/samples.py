@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from mlx_yoda.data.questions import Question
 from mlx_yoda.evaluate import score
 from mlx_yoda.generation import answer_all
 from mlx_yoda.model.load import Loaded
-from mlx_yoda.recipes.dataset import Question
 from mlx_yoda.report.events import Generated, Sample
 
 _SHOWN = 3

@@ -1,0 +1,126 @@
+"""Rows become tokens: in memory, or where they are many once for all runs, on disk."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlx_yoda.config.schema import DataConfig
+from mlx_yoda.data import store
+from mlx_yoda.data.chat import Example, encode_each
+from mlx_yoda.data.columns import Conversation, read_conversations
+from mlx_yoda.data.fingerprint import fingerprint
+from mlx_yoda.data.packing import pieces
+from mlx_yoda.data.questions import Question, question_of
+from mlx_yoda.data.rows import Row
+from mlx_yoda.data.segments import Segments, Writer, in_memory
+from mlx_yoda.data.streams import Streamed
+
+_MOST_QUESTIONS = 1000  # that are kept of streamed rows
+_TELL_EVERY = 1000  # rows
+
+Told = Callable[[int, int], None]  # rows done, and all rows
+
+
+@dataclass
+class Found:
+    """What is told of rows besides their tokens.
+
+    Attributes:
+        rows: how many.
+        truncated: how many of them were cut.
+        questions: those that ask something, the first ones.
+    """
+
+    rows: int = 0
+    truncated: int = 0
+    questions: list[Question] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """The tokens of some rows, as the configured packing needs them.
+
+    Attributes:
+        segments: the tokens.
+        found: what else there is to tell.
+        cached: the folder that the tokens are kept in, or None if they are in memory.
+    """
+
+    segments: Segments
+    found: Found
+    cached: Path | None = None
+
+
+def tokenise_rows(
+    rows: Collection[Row],
+    config: DataConfig,
+    tokenizer: Any,
+    *,
+    held_out: bool,
+    told: Told,
+    waiting: Callable[[], None],
+) -> Tokenised:
+    """Tokenise rows; of streamed ones the tokens are kept, and found again by a fingerprint.
+
+    Args:
+        rows: as they were read.
+        config: which columns they have, and how they become tokens. Of `packing` it only counts
+            whether it is `concat`, whose segments are rows already and for which nothing is cut.
+        tokenizer: a Hugging Face tokenizer, or mlx-lm's wrapper around one.
+        held_out: whether each row is to be measured by itself, however the others are packed, and
+            asked: of rows in a list all, of streamed ones the first.
+        told: hears now and then how far it is.
+        waiting: is called if another program is about to make the same tokens.
+
+    Raises:
+        UserError: a row cannot be read or encoded, or there is no room for the tokens.
+    """
+    if not isinstance(rows, Streamed):
+        write = partial(_write, rows, config, tokenizer, held_out, len(rows), told)
+        return Tokenised(*in_memory(write))
+
+    def build(writer: Writer) -> dict[str, Any]:
+        most = _MOST_QUESTIONS
+        return asdict(_write(rows, config, tokenizer, held_out, most, told, writer))
+
+    folder = store.folder(fingerprint(rows, config, tokenizer, held_out))
+    segments, kept = store.cached(folder, len(tokenizer.get_vocab()), build, waiting)
+    asked = [Question(tuple(q["messages"]), q["reference"]) for q in kept.pop("questions")]
+    return Tokenised(segments, Found(**kept, questions=asked), folder)
+
+
+def _write(
+    rows: Collection[Row],
+    config: DataConfig,
+    tokenizer: Any,
+    held_out: bool,
+    most_questions: int,
+    told: Told,
+    writer: Writer,
+) -> Found:
+    """Tokenise all rows into the writer."""
+    found = Found()
+    # concat cuts the chained tokens itself, so no example may be cut before.
+    max_length = None if config.packing == "concat" else config.max_length
+
+    def asked() -> Iterator[Conversation]:
+        for conversation in read_conversations(rows, config):
+            wanted = held_out and len(found.questions) < most_questions
+            if wanted and (question := question_of(conversation)):
+                found.questions.append(question)
+            yield conversation
+
+    def examples() -> Iterator[Example]:
+        encoded = encode_each(asked(), tokenizer, train_on=config.train_on, max_length=max_length)
+        for example, whole in encoded:
+            if found.rows % _TELL_EVERY == 0:
+                told(found.rows, len(rows))
+            found.rows += 1
+            found.truncated += len(example.tokens) < whole
+            yield example
+
+    packing = "none" if held_out else config.packing
+    writer.add_all(pieces(examples(), packing, config.max_length))
+    return found
