@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.random_phi3 import write_random_phi3
 from mlx_yoda.data.batches import collate, needed
-from mlx_yoda.data.packing import Packed
+from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import answer, answer_all
@@ -169,9 +169,9 @@ def test_rows_that_need_the_long_factors_are_refused(folder):
     assert longest_row(model) == 4096
     row = Packed(np.zeros(4097, np.int32), np.ones(4097, bool), (4097,))
     with pytest.raises(UserError, match=r"4097 tokens.*data\.max_length=4096"):
-        check_lengths([row], longest_row(model))
+        check_lengths(PackedRows.of([row]), longest_row(model))
     other, _ = both(folder("Phi-3-mini-4k"))
-    check_lengths([row], longest_row(other))
+    check_lengths(PackedRows.of([row]), longest_row(other))
 
 
 @pytest.mark.parametrize(
