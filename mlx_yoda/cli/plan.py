@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_yoda.cli.command import Command, say
+from mlx_yoda.cli.command import Command, remark, say
 from mlx_yoda.cli.settings import config_options, configuration, settings
 from mlx_yoda.errors import UserError
 
@@ -73,8 +73,9 @@ def command(
         seconds = 0.0 if memory else 5.0
 
     from mlx_yoda.recipes.forecast import forecast
+    from mlx_yoda.report.words import describe
 
-    found = forecast(config, size, seconds)
+    found = forecast(config, size, seconds, lambda event: remark(describe(event)))
     if as_json:
         say(json.dumps(_as_dict(found), indent=2))
     else:
@@ -109,15 +110,15 @@ def _show_time(time: "Timing") -> None:
 
     epochs = time.total_steps / time.steps_per_epoch
     say()
-    say(
-        f"at this machine's {time.speed.products / 1e9:,.0f} GFLOP/s it takes, evaluation left out:"
-    )
+    speed = _count(time.speed.products / 1e9)
+    say(f"at this machine's {speed} GFLOP/s it takes, evaluation left out:")
     for name, seconds, detail in (
         ("a step", time.step, f"{_count(time.tokens / time.epoch)} tokens a second"),
         ("an epoch", time.epoch, f"{time.steps_per_epoch:,} steps, {time.tokens:,} tokens"),
         ("the run", time.run, f"{time.total_steps:,} steps, {epochs:g} epochs"),
     ):
-        say(f"  {name:32}{duration(seconds):>12}   {detail}")
+        shown = duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+        say(f"  {name:32}{shown:>12}   {detail}")
 
 
 def _count(number: float) -> str:

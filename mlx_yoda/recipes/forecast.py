@@ -15,6 +15,7 @@ from mlx_yoda.recipes.dataset import prepare
 from mlx_yoda.recipes.fitting import keeps_no_probabilities, largest
 from mlx_yoda.recipes.sizing import config_when_loaded
 from mlx_yoda.recipes.timing import Timing, predict
+from mlx_yoda.report.events import Reporter
 from mlx_yoda.train.fit import Fit, budget_of, choose, machine_memory
 from mlx_yoda.train.memory import Demand, demand
 from mlx_yoda.train.recompute import Keep
@@ -48,20 +49,26 @@ class Forecast:
     time: Timing | None
 
 
-def forecast(config: Config, memory: int | None = None, seconds: float = 0.0) -> Forecast:
+def forecast(
+    config: Config,
+    memory: int | None = None,
+    seconds: float = 0.0,
+    report: Reporter = lambda event: None,
+) -> Forecast:
     """Plan a run without loading the model.
 
     Args:
         config: the run.
         memory: bytes to plan for; None means this machine's.
         seconds: to measure this machine's speed for; 0 predicts no time.
+        report: told what takes a while.
 
     Raises:
         UserError: there is no config.json, or it is no Phi-3's.
     """
     found = _phi3(config)
     sizes = sizes_of(found, config.lora, config.model.dtype)
-    rows, unread = _rows(config)
+    rows, unread = _rows(config, report)
     shape = partial(largest, config, rows) if rows is not None else _longest(config)
     train, memory = config.train, memory or machine_memory()
     options: dict[str, Any] = {
@@ -105,7 +112,7 @@ def _phi3(config: Config) -> dict[str, Any]:
     return found
 
 
-def _rows(config: Config) -> tuple[PackedRows | None, str | None]:
+def _rows(config: Config, report: Reporter) -> tuple[PackedRows | None, str | None]:
     """The training rows, for which the tokenizer's few megabytes are fetched; or why not."""
     model = config.model
     try:
@@ -113,7 +120,7 @@ def _rows(config: Config) -> tuple[PackedRows | None, str | None]:
         tokenizer = load_tokenizer_in(
             folder, read_json(folder / "config.json"), model.trust_remote_code
         )
-        return prepare(config, tokenizer).train, None
+        return prepare(config, tokenizer, report=report).train, None
     except UserError as error:
         return None, str(error)
 
