@@ -7,6 +7,7 @@ caller can put right is a `mlx_yoda.errors.UserError` of one sentence.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mlx_yoda.errors import UserError
 
 if TYPE_CHECKING:
     from mlx_yoda.generation import Messages
-    from mlx_yoda.recipes.finetune import Outcome
+    from mlx_yoda.recipes.outcome import Outcome
     from mlx_yoda.recipes.respond import Responder
     from mlx_yoda.report.events import Reporter
 
@@ -101,14 +102,13 @@ def finetune(
     prefer_openblas()
     resolved = _configuration(config, settings)
     from mlx_yoda.recipes import finetune as recipe
+    from mlx_yoda.recipes.together import joined
     from mlx_yoda.report.console import Console
 
     checkpoint = Path(resume) if isinstance(resume, str) else resume
     options: dict[str, Any] = {"resume": checkpoint, "overwrite": overwrite, "force": force}
-    if reporter is not None:
-        return recipe.finetune(resolved, reporter=reporter, **options)
-    with Console() as console:
-        return recipe.finetune(resolved, reporter=console, **options)
+    with joined() as group, nullcontext(reporter) if reporter else Console() as told:
+        return recipe.finetune(resolved, reporter=told, group=group, **options)
 
 
 def generate(

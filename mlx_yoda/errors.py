@@ -15,6 +15,10 @@ class UserError(Exception):
         super().__init__(redact(message))
 
 
+class SaidAlready(UserError):
+    """One that another process has told the user: this one ends without a word."""
+
+
 def first_line(error: Exception) -> str:
     """Another's exception for a sentence of ours: its first line, of at most 300 characters."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)

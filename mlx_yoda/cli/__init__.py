@@ -7,7 +7,7 @@ import traceback
 
 from mlx_yoda.cli.streams import redacted_streams
 
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 
 
 def main() -> None:

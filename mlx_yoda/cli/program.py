@@ -11,7 +11,7 @@ import click
 from mlx_yoda import __version__
 from mlx_yoda.cli.command import Sectioned
 from mlx_yoda.cli.streams import redacted_streams
-from mlx_yoda.errors import UserError
+from mlx_yoda.errors import SaidAlready, UserError
 
 _COMMANDS = (
     "train", "plan", "generate", "chat", "serve", "evaluate", "report", "convert", "export", "push",
@@ -65,6 +65,8 @@ class Program(Sectioned, click.Group):
             code = error.exit_code
         except click.UsageError as error:
             code = _refuse(error.format_message(), error.ctx)
+        except SaidAlready:
+            code = _WRONG_INPUT
         except UserError as error:
             code = _refuse(str(error))
         except click.Abort:  # click's name for KeyboardInterrupt; it has ended the line

@@ -3,7 +3,7 @@
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ from mlx_yoda.config.schema import Config
 
 if TYPE_CHECKING:
     from mlx_yoda.report.events import Event
+    from mlx_yoda.train.group import Group
 
 _NEWEST = "newest"
 _EXAMPLES = """\
@@ -71,8 +72,23 @@ def command(
         raise click.UsageError("--force is for --resume; give both, or --overwrite.")
     if quiet and as_json:
         raise click.UsageError("--quiet and --json exclude each other; give one of them.")
-    config = configuration(file, overrides)
+    checkpoint = Path(resume) if resume and resume != _NEWEST else bool(resume)
 
+    from mlx_yoda.recipes.interruption import Interrupted
+    from mlx_yoda.recipes.together import joined
+
+    try:
+        with joined() as group:
+            options = {"resume": checkpoint, "overwrite": overwrite, "force": force}
+            _run(configuration(file, overrides), group, options, quiet=quiet, as_json=as_json)
+    except Interrupted as interrupted:
+        raise click.exceptions.Exit(128 + interrupted.signum) from None
+
+
+def _run(
+    config: Config, group: "Group", options: dict[str, Any], *, quiet: bool, as_json: bool
+) -> None:
+    """Train; of several processes the first one alone says anything."""
     from mlx_yoda.cli.summary import Story, summary
     from mlx_yoda.recipes.finetune import finetune
     from mlx_yoda.recipes.interruption import Interrupted
@@ -81,24 +97,20 @@ def command(
 
     story = Story()
     others = (story, _tell_json) if as_json else (story,)
-    checkpoint = Path(resume) if resume and resume != _NEWEST else bool(resume)
     try:
         with nullcontext() if quiet or as_json else Console() as console:
-            finetune(
-                config,
-                reporter=both(*others, *filter(None, [console])),
-                resume=checkpoint,
-                overwrite=overwrite,
-                force=force,
-            )
+            reporter = both(*others, *filter(None, [console]))
+            finetune(config, reporter=reporter, group=group, **options)
     except Interrupted as interrupted:
-        after = "at once" if interrupted.step is None else f"after step {interrupted.step}"
-        remark(f"Stopped {after}. {_way_on(config)}")
-        raise click.exceptions.Exit(128 + interrupted.signum) from None
-    except KeyboardInterrupt:
-        remark(_way_on(config))
+        if group.leads:
+            after = "at once" if interrupted.step is None else f"after step {interrupted.step}"
+            remark(f"Stopped {after}. {_way_on(config)}")
         raise
-    if not as_json:
+    except KeyboardInterrupt:
+        if group.leads:
+            remark(_way_on(config))
+        raise
+    if group.leads and not as_json:
         say(summary(config, story))
 
 

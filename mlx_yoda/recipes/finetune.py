@@ -1,6 +1,6 @@
 """Fine-tuning from configuration to adapter: the table of contents of the program."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,38 +16,27 @@ from mlx_yoda.model.load import Loaded
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import fit_to_machine
+from mlx_yoda.recipes.follow import follow
 from mlx_yoda.recipes.identity import identify, public_name
 from mlx_yoda.recipes.interruption import stop_on_signal
 from mlx_yoda.recipes.milestones import Milestones
+from mlx_yoda.recipes.outcome import Outcome
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
 from mlx_yoda.recipes.start import model_to_train, parameters
-from mlx_yoda.report.events import Finished, Noted, Reporter, Started, Working, both
+from mlx_yoda.recipes.together import given, make_sure_of_sameness, part_of
+from mlx_yoda.report.events import Event, Finished, Noted, Reporter, Started, Working, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
 from mlx_yoda.report.redaction import redacted
 from mlx_yoda.report.trackers.choice import chosen, open_trackers
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity, load_checkpoint
+from mlx_yoda.train.group import Group
 from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves behind.
-
-    Attributes:
-        path: the output folder, which is a PEFT adapter.
-        train_loss: mean step loss over the run, in nats a token.
-        steps: optimizer steps taken in all.
-    """
-
-    path: Path
-    train_loss: float
-    steps: int
 
 
 def finetune(
@@ -57,6 +46,7 @@ def finetune(
     resume: bool | Path = False,
     overwrite: bool = False,
     force: bool = False,
+    group: Group | None = None,
 ) -> Outcome:
     """Fine-tune a model as configured and write the adapter.
 
@@ -67,12 +57,15 @@ def finetune(
             this folder, or from this one.
         overwrite: replace what an earlier run left in the output folder.
         force: resume although the run differs from the checkpoint's, where the shapes allow it.
+        group: the processes that train together (`recipes.together`); None for this one alone.
 
     Raises:
         UserError: configuration, data or folders are wrong and nothing has been written, or
             training went wrong and the checkpoints stay.
         Interrupted: Ctrl-C or SIGTERM came while training.
     """
+    if not (group := group or Group()).leads:
+        return follow(config, group)
     output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
 
     # model and lora
@@ -80,29 +73,28 @@ def finetune(
 
     # data
     data = _data(config, base, reporter)
-    plan, steps, fitted = fit_to_machine(config, base, layers, data.train, reporter)
+    part, moved = part_of(group, config, output)
+    plan, steps, fitted = fit_to_machine(config, base, layers, data.train, reporter, part)
 
     # the state to start from
     identity = identify(config, base, plan)
-    state, meter, best, forced = _start(output, identity, adapter_of(layers), force)
+    make_sure_of_sameness(group, config, identity, data)
+    state, meter, best, forced = _start(group, output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
-    trackers = open_trackers(config, redacted(reporter))
-    report = redacted(both(reporter, *trackers, output.begin(config, state.step)))
-    notes = map(Noted, (*output.notes, *data.notes, *fitted, *forced))
-    for event in (_started(config, base, data, plan, output), *notes):
-        report(event)
+    notes = (*output.notes, *data.notes, *moved, *fitted, *forced)
+    started = _started(config, base, data, plan, output)
+    report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
-    with stop_on_signal() as stop:
+    with stop_on_signal(group) as stop:
         saver = Saver(config, output, identity, report)
         milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
         if not best.exhausted(config.train):  # else it had stopped early
-            state = train(state, plan, steps, config.train, meter, report, milestones)
+            state = train(state, plan, steps, config.train, meter, report, milestones, group)
 
     # the adapter
-    adapter = milestones.install_final(state.adapter)
-    saver.save_final(adapter)
+    saver.save_final(milestones.install_final(state.adapter))
     answers("after", state.step, report)
     report(_finished(state, meter, output, milestones.kept or state.step))
     _accompany(output.path, base, report)
@@ -122,13 +114,27 @@ def _data(config: Config, base: Loaded, report: Reporter) -> Dataset:
 
 
 def _start(
-    output: Output, identity: Identity, fresh: Adapter, force: bool
+    group: Group, output: Output, identity: Identity, fresh: Adapter, force: bool
 ) -> tuple[State, Meter, Best, list[str]]:
     """The state and the totals to begin with, and what `force` had to override."""
-    if output.checkpoint is None:
-        return State.fresh(fresh), Meter(), Best(), []
-    state, meter, best, different = load_checkpoint(output.checkpoint, identity, fresh, force=force)
-    return state, meter, best, [f"--force: {difference}" for difference in different]
+    state, meter, best, different = State.fresh(fresh), Meter(), Best(), list[str]()
+    if output.checkpoint is not None:
+        state, meter, best, different = load_checkpoint(
+            output.checkpoint, identity, fresh, force=force
+        )
+    forced = [f"--force: {difference}" for difference in different]
+    return *given(group, state, meter, best), forced
+
+
+def _begin(
+    config: Config, output: Output, step: int, reporter: Reporter, first: Iterable[Event]
+) -> Reporter:
+    """Make the folder ready for a run that starts after `step`; whom to tell of it from now on."""
+    trackers = open_trackers(config, redacted(reporter))
+    report = redacted(both(reporter, *trackers, output.begin(config, step)))
+    for event in first:
+        report(event)
+    return report
 
 
 def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Output) -> Started:
@@ -148,6 +154,7 @@ def _started(config: Config, base: Loaded, data: Dataset, plan: Plan, output: Ou
         base_bits=base.config.get("quantization", {}).get("bits"),
         machine=machine(),
         versions=versions(),
+        processes=plan.part.size if plan.part.size > 1 else None,
     )
 
 

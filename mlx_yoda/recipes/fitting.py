@@ -17,7 +17,7 @@ from mlx_yoda.train.allocator import bound
 from mlx_yoda.train.compilation import decide
 from mlx_yoda.train.fit import budget_of, choose, machine_memory
 from mlx_yoda.train.forward import Arrays, forward_of
-from mlx_yoda.train.plan import Plan, make_plan
+from mlx_yoda.train.plan import ALONE, Part, Plan, make_plan
 from mlx_yoda.train.prefix import Prefix, first_adapted_layer, run_prefix
 from mlx_yoda.train.probe import probed
 from mlx_yoda.train.recompute import Keep
@@ -44,7 +44,12 @@ class Fitting:
 
 
 def fit_to_machine(
-    config: Config, base: Loaded, layers: Layers, rows: PackedRows, report: Reporter
+    config: Config,
+    base: Loaded,
+    layers: Layers,
+    rows: PackedRows,
+    report: Reporter,
+    part: Part = ALONE,
 ) -> tuple[Plan, Steps, list[str]]:
     """Lay a run out for this machine.
 
@@ -54,6 +59,7 @@ def fit_to_machine(
         layers: those layers.
         rows: the training rows.
         report: told what takes a while.
+        part: which rows of each step are this process's.
 
     Returns:
         The plan of the run, the two halves of its step, and remarks for the user.
@@ -62,8 +68,8 @@ def fit_to_machine(
         UserError: there are no rows, or there is not enough memory whatever is done.
     """
     report(Working(f"planning memory for {len(rows)} rows"))
-    fit = fit_to_memory(config, base, rows)
-    plan = make_plan(rows, config.train, fit.micro_batch)
+    fit = fit_to_memory(config, base, rows, part)
+    plan = make_plan(rows, config.train, fit.micro_batch, part)
     prefix = frozen_prefix(base, layers, rows, fit.spare)
     compilation = decide(config.train.compile)
     steps = make_steps(
@@ -79,7 +85,7 @@ def fit_to_machine(
     return plan, steps, [*fit.notes, *filter(None, [compilation.note, _fewer(config, plan)])]
 
 
-def fit_to_memory(config: Config, base: Loaded, rows: PackedRows) -> Fitting:
+def fit_to_memory(config: Config, base: Loaded, rows: PackedRows, part: Part = ALONE) -> Fitting:
     """Fit the run into this machine's memory and bound the allocator's cache accordingly.
 
     Only Phi-3 has a memory plan; another architecture runs as it is configured.
@@ -93,7 +99,7 @@ def fit_to_memory(config: Config, base: Loaded, rows: PackedRows) -> Fitting:
         return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, budget, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
-        cache(partial(largest, config, rows)),
+        cache(partial(largest, config, rows, part=part)),
         train.per_device_train_batch_size,
         checkpointing=train.gradient_checkpointing,
         shrink=train.auto_find_batch_size,
@@ -138,6 +144,6 @@ def _fewer(config: Config, plan: Plan) -> str | None:
     )
 
 
-def largest(config: Config, rows: PackedRows, micro_batch: int) -> Shape:
-    """The shape of a run's largest batch of so many rows."""
-    return make_plan(rows, config.train, micro_batch).shapes[-1]
+def largest(config: Config, rows: PackedRows, micro_batch: int, part: Part = ALONE) -> Shape:
+    """The shape of a process's largest batch of so many rows."""
+    return make_plan(rows, config.train, micro_batch, part).shapes[-1]

@@ -58,6 +58,7 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
         revision=config.model.model_revision,
         fingerprints=fingerprints,
         architecture=base.config["model_type"],
+        processes=plan.part.planned,
     )
 
 

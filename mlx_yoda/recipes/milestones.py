@@ -8,7 +8,7 @@ from mlx_yoda.model.load import Loaded
 from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.interruption import Interrupted, Stop
 from mlx_yoda.recipes.samples import generated
-from mlx_yoda.recipes.saving import Saver
+from mlx_yoda.recipes.saving import NotSaving, Saver
 from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Working
 from mlx_yoda.train.best import Best, metric_name
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
@@ -33,7 +33,7 @@ class Milestones:
         base: Loaded,
         layers: Layers,
         data: Dataset,
-        saver: Saver,
+        saver: Saver | NotSaving,
         report: Reporter,
         best: Best,
         stop: Stop,
@@ -41,6 +41,7 @@ class Milestones:
         self.config, self.plan = config, plan
         self.base, self.layers, self.data = base, layers, data
         self.saver, self.report, self.best, self.stop = saver, report, best, stop
+        self.group = stop.group
         self.kept: int | None = None
 
     def __call__(self, state: State, meter: Meter) -> bool:
@@ -87,6 +88,7 @@ class Milestones:
         step = self.best.saved
         if not self.config.load_best_model_at_end or step is None:
             return None
+        assert isinstance(self.saver, Saver)  # only the first process installs the final one
         path = self.saver.output.path / f"checkpoint-{step}"
         if not path.is_dir():
             self.report(Noted(f"the best checkpoint {path} is gone: the last step's is kept"))
@@ -107,12 +109,11 @@ class Milestones:
         """Measure, let the model say a sentence, and remember the best."""
         self.report(Working("measuring on held-out rows"))
         install(self.layers, state.adapter)
-        total, tokens = held_out_loss(
-            self.base.model, self.data.validation, self.config.per_device_eval_batch_size
-        )
+        rows, size = self.data.validation, self.config.per_device_eval_batch_size
+        total, tokens = held_out_loss(self.base.model, rows, size, self.group)
         loss, step, name = total / tokens, state.step, metric_name(self.config)
         found = {"loss": loss, "perplexity": perplexity(loss)}
-        if name in ("exact_match", "chrf"):
+        if name in ("exact_match", "chrf") and self.group.leads:
             scores = generated(
                 self.base,
                 self.data.questions,
@@ -121,9 +122,10 @@ class Milestones:
                 max_new_tokens=self.config.generation_max_new_tokens,
             )
             found |= {"exact_match": scores.exact_match, "chrf": scores.chrf}
+        found = self.group.told(found)
         measured = {f"eval_{key}": value for key, value in found.items()}
         self.report(Evaluated(step, self.plan.epoch(step), eval_tokens=tokens, **measured))
-        if self.data.questions:
+        if self.data.questions and self.group.leads:
             self.report(Sampled(step, self._sample()))
         if name:
             self.best = self.best.after(found[name], step, self.config)

@@ -11,7 +11,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.hub.card import CARD_FILE, is_ours
 from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
 from mlx_yoda.report.jsonl import JsonLines, rewind
-from mlx_yoda.train.checkpoint import checkpoints, is_checkpoint
+from mlx_yoda.train.checkpoint import checkpoints, is_checkpoint, shared_by
 from mlx_yoda.train.integrity import flaw
 
 _OURS = (
@@ -38,6 +38,11 @@ class Output:
     path: Path
     checkpoint: Path | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def begun(self) -> tuple[int, int] | None:
+        """How many processes shared the checkpoint's steps, and the rows of a step."""
+        return shared_by(self.checkpoint) if self.checkpoint else None
 
     def begin(self, config: Config, step: int) -> JsonLines:
         """Make the folder ready for a run that starts after `step`, and open its metrics."""

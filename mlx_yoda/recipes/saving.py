@@ -69,6 +69,16 @@ class Saver:
         self.failed = reason
 
 
+class NotSaving:
+    """In a `Saver`'s place, in a process that leaves saving to another."""
+
+    failed = None
+
+    def save(self, state: State, meter: Meter, best: Best) -> bool:
+        """Save nothing."""
+        return False
+
+
 def _reason(error: OSError) -> str:
     """In the system's words, with the place where a user would look."""
     said = str(error.strerror or error)

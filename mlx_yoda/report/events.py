@@ -25,6 +25,7 @@ class Started(Event):
         base_bits: how many bits a weight of a quantised base has.
         machine: what it runs on, as `machine.machine` says.
         versions: package → version.
+        processes: how many share the steps, if not one alone.
     """
 
     name = "started"
@@ -42,6 +43,7 @@ class Started(Event):
     base_bits: int | None = None
     machine: Mapping[str, str | int | bool | None] = field(default_factory=dict)
     versions: Mapping[str, str | None] = field(default_factory=dict)
+    processes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,16 @@ def speed(event: Stepped) -> str:
 def _start(event: Started) -> str:
     share = 100 * event.trainable_parameters / event.total_parameters
     held_out = f", {event.validation_rows} held out" if event.validation_rows else ""
-    parts = -(-event.rows_per_step // event.micro_batch)
+    rows, several = event.rows_per_step, event.processes or 1
+    parts = -(-rows // (event.micro_batch * several))
     split = f" in {parts} micro-batches of {event.micro_batch}" if parts > 1 else ""
+    if several > 1:
+        split = f" on {several} processes{f', each{split}' if split else ''}"
     return (
         f"{event.trainable_parameters:,} trainable parameters of "
         f"{count(event.total_parameters)} ({share:.2f} %)\n"
         f"{event.train_rows} training rows{held_out}; {event.total_steps} steps of "
-        f"{event.rows_per_step} rows{split}, {event.epochs:.4g} epochs"
+        f"{rows} rows{split}, {event.epochs:.4g} epochs"
     )
 
 

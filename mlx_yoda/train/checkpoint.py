@@ -45,6 +45,7 @@ class Identity:
         revision: its revision on the Hub.
         fingerprints: name → value of everything that changes the mathematics of the run.
         architecture: of the base; another one has no use for the checkpoint.
+        processes: how many shared the steps when the run began.
     """
 
     lora: LoraConfig
@@ -52,6 +53,7 @@ class Identity:
     revision: str | None
     fingerprints: Mapping[str, Any]
     architecture: str
+    processes: int = 1
 
 
 def save_checkpoint(
@@ -76,6 +78,7 @@ def save_checkpoint(
             "meter": meter.totals(),
             **best.as_dict(),
             "architecture": identity.architecture,
+            "processes": identity.processes,
             "fingerprints": dict(identity.fingerprints),
         }
         seal(folder, trainer)
@@ -141,6 +144,18 @@ def load_checkpoint(
     _check_shapes(path, _shapes(adapter), _shapes(fresh))
     moments = Moments(*(_moment(path, moment, raw, adapter) for moment in Moments._fields))
     return State(step, adapter, moments), meter, best, different
+
+
+def shared_by(path: Path) -> tuple[int, int]:
+    """How many processes shared an intact checkpoint's steps, and the rows of such a step."""
+    try:
+        state = unseal(path)
+        processes = state.get("processes", 1)
+        rows = state["fingerprints"]["rows per optimizer step"]
+    except (Broken, KeyError, TypeError):
+        return 1, 0
+    sound = type(processes) is int and type(rows) is int and processes > 0
+    return (processes, rows) if sound else (1, 0)
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -5,7 +5,8 @@ All communication of a run goes through here, and in a step it is one sum over e
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from mlx_yoda.train.line import End, Line, open_line
 Tree = TypeVar("Tree")
 
 _UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}  # by bytes
+_PATIENCE = 120.0  # seconds for all processes to have come
 _WORLD = "OMPI_COMM_WORLD_SIZE"  # mpirun's
 
 
@@ -66,10 +68,6 @@ class Group:
     def given(self, tree: Tree) -> Tree:
         """The first process's arrays, to the bit; the others' have the same shapes."""
         return tree
-
-    def mine(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """This process's share of some rows: each row is in one share, and only in one."""
-        return rows if self.size == 1 else [rows[i] for i in range(self.rank, len(rows), self.size)]
 
     def leave(self) -> None:
         """Go when all have done their part, the first process last."""
@@ -180,6 +178,9 @@ def join(end: End) -> Group:
     """
     if not launched(os.environ):
         return Group()
+    patience = threading.Timer(_PATIENCE, end, ("the other processes have not come", 2))
+    patience.daemon = True
+    patience.start()
     try:
         group = mx.distributed.init()
         return Joined(group, end) if group.size() > 1 else Group()
@@ -188,6 +189,8 @@ def join(end: End) -> Group:
             f"the processes do not find each other ({first_line(error)}); see that each is "
             "started, and that the hosts reach one another at the addresses given to mlx.launch."
         ) from None
+    finally:
+        patience.cancel()
 
 
 def _hosts(environment: Mapping[str, str]) -> list[list[str]]:
