@@ -10,6 +10,7 @@ that passes before its next batch is there.
 """
 
 import argparse
+import io
 import json
 import os
 import random
@@ -18,10 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from mlx_yoda.cli.blas import prefer_openblas
 
@@ -163,23 +164,21 @@ def watch(name: str, settings: Sequence[str], *options: str, every: float = 0.2)
     sets = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "mlx_yoda", "train", "--json", *sets, *options]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
     events: dict[str, float] = {}
+    looks: list[tuple[float, int, int]] = []
 
-    def listen() -> None:
-        assert process.stdout
-        for line in process.stdout:
+    def listen(lines: Iterable[str]) -> None:
+        for line in lines:
             events.setdefault(json.loads(line)["event"], time.perf_counter())
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    looks: list[tuple[float, int, int]] = []
-    while process.poll() is None:
-        looks.append((time.perf_counter(), *_memory(process.pid)))
-        time.sleep(every)
-    listener.join()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        lines = io.TextIOWrapper(cast(BinaryIO, process.stdout), "utf-8")
+        listener = threading.Thread(target=listen, args=(lines,))
+        listener.start()
+        while process.poll() is None:
+            looks.append((time.perf_counter(), *_memory(process.pid)))
+            time.sleep(every)
+        listener.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     started, finished = events["started"], events["finished"]

@@ -21,7 +21,7 @@ _KEYS = (
     "train_on",
     "max_length",
 )
-_PROGRAMS = ("transformers", "tokenizers", "jinja2")
+_PROGRAMS = ("transformers", "tokenizers", "jinja2", "mlx-lm")
 
 
 def fingerprint(rows: Streamed, config: DataConfig, tokenizer: Any, held_out: bool) -> str:

@@ -16,9 +16,11 @@ from mlx_yoda.data.questions import Question, question_of
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.segments import Segments, Writer, in_memory
 from mlx_yoda.data.streams import Streamed
+from mlx_yoda.data.workers import encode_in_processes, processes
 
 _MOST_QUESTIONS = 1000  # that are kept of streamed rows
 _TELL_EVERY = 1000  # rows
+_MANY = 50_000  # rows from which on several processes pay, which take seconds to start
 
 Told = Callable[[int, int], None]  # rows done, and all rows
 
@@ -113,8 +115,10 @@ def _write(
             yield conversation
 
     def examples() -> Iterator[Example]:
-        encoded = encode_each(asked(), tokenizer, train_on=config.train_on, max_length=max_length)
-        for example, whole in encoded:
+        many = isinstance(rows, Streamed) and len(rows) >= _MANY
+        encode = partial(encode_in_processes, count=processes()) if many else encode_each
+        how: Any = {"train_on": config.train_on, "max_length": max_length}
+        for example, whole in encode(asked(), tokenizer, **how):
             if found.rows % _TELL_EVERY == 0:
                 told(found.rows, len(rows))
             found.rows += 1

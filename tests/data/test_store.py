@@ -108,6 +108,16 @@ def test_held_out_rows_bring_questions(file: Path, tokenizer: Any, unread: Any) 
     assert tokenised._MOST_QUESTIONS == 1000
 
 
+def test_many_rows_are_tokenised_by_several_processes(
+    file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, unread: Any
+) -> None:
+    wanted = packed(make(file, tokenizer), "none").digest()
+    file.write_text(file.read_text() + "\n")
+    monkeypatch.setattr(tokenised, "_MANY", 300)
+    unread()
+    assert packed(make(file, tokenizer), "none").digest() == wanted
+
+
 def test_nothing_is_tokenised_or_read_twice(
     file: Path, tokenizer: Any, unread: Any, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
