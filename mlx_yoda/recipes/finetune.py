@@ -38,6 +38,8 @@ from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State
 
+_STOPPING = Noted("stopping after this step, which is saved; a second signal stops unsaved")
+
 
 def finetune(
     config: Config,
@@ -87,7 +89,7 @@ def finetune(
     report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
     answers = partial(_answers, config, base, data)
     answers("before", state.step, report)
-    with stop_on_signal(group) as stop:
+    with stop_on_signal(group, partial(redacted(reporter), _STOPPING)) as stop:
         saver = Saver(config, output, identity, report)
         milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
         if not best.exhausted(config.train):  # else it had stopped early

@@ -2,15 +2,18 @@
 
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
 from mlx_yoda.train.group import Group
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HANG_UP = (signal.SIGHUP,)  # what Ctrl-C becomes for a process that ssh has started
+
+_NO_SIGNAL = b"\0"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,7 +56,9 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signal(group: Group | None = None) -> Iterator[Stop]:
+def stop_on_signal(
+    group: Group | None = None, heard: Callable[[], None] = lambda: None
+) -> Iterator[Stop]:
     """Handle the signals for a while, then give them back to whoever had them.
 
     Signals that the process was started to ignore stay ignored, and threads other than the main
@@ -61,6 +66,8 @@ def stop_on_signal(group: Group | None = None) -> Iterator[Stop]:
 
     Args:
         group: the processes that train together; None for this one alone.
+        heard: called once when a signal comes, from another thread: the handler has to wait for
+            what MLX is evaluating.
     """
     group = group or Group()
     stop = Stop(group)
@@ -69,10 +76,35 @@ def stop_on_signal(group: Group | None = None) -> Iterator[Stop]:
     mine = [s for s in signals if main and signal.getsignal(s) is not signal.SIG_IGN]
     own = {signum: signal.signal(signum, stop) for signum in mine}
     try:
-        yield stop
+        with _at_once(heard) if mine else nullcontext():
+            yield stop
     finally:
         for signum, handler in own.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _at_once(heard: Callable[[], None]) -> Iterator[None]:
+    """Call `heard` when the first signal comes, and not only when Python gets to handle it."""
+    theirs, ours = socket.socketpair()
+    ours.setblocking(False)
+
+    def listen() -> None:
+        if theirs.recv(1) != _NO_SIGNAL:
+            heard()
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        with suppress(OSError):  # full of signals
+            ours.send(_NO_SIGNAL)
+        listener.join()
+        theirs.close()
+        ours.close()
 
 
 def _write_nowhere() -> None:

@@ -3,12 +3,14 @@
 import os
 import signal
 import threading
+import time
 
+import mlx.core as mx
 import pytest
 
 from mlx_yoda.recipes.finetune import finetune
 from mlx_yoda.recipes.interruption import Interrupted, stop_on_signal
-from mlx_yoda.report.events import Saved, Stepped
+from mlx_yoda.report.events import Noted, Saved, Stepped
 from mlx_yoda.train.integrity import flaw
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +30,27 @@ def test_the_first_is_remembered_and_the_second_raised(signum):
         os.kill(os.getpid(), signum)
     assert (second.value.signum, second.value.step) == (signum, None)
     assert handlers() == before
+
+
+def test_it_is_heard_while_mlx_is_busy():
+    """The handler comes after the evaluation, the word about it before."""
+    times = []
+    with stop_on_signal(heard=lambda: times.append(time.monotonic())) as stop:
+        wheel = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wheel)
+        assert wheel != -1
+        x = mx.random.normal((400, 400))
+        for _ in range(300):
+            x = mx.tanh(x @ x)
+        killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        killer.start()
+        mx.eval(x)
+        ended = time.monotonic()
+        killer.join()
+        assert stop.signum == signal.SIGINT
+    assert len(times) == 1
+    assert times[0] < ended
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_what_is_ignored_stays_ignored():
@@ -70,7 +93,9 @@ def test_the_step_is_finished_saved_and_gone_on_from(configure, tmp_path, signum
         finetune(config, reporter=interrupted)
     assert (error.value.signum, error.value.step) == (signum, 3)
     assert handlers() == before
-    assert events[-1] == Saved(3, str(tmp_path / "run" / "checkpoint-3"))
+    told = [event for event in events if isinstance(event, Noted)]
+    assert "stopping after this step" in told[-1].message
+    assert [e for e in events if e not in told][-1] == Saved(3, str(tmp_path / "run/checkpoint-3"))
     assert flaw(tmp_path / "run" / "checkpoint-3") is None
     finetune(config, reporter=events.append, resume=True)
     weights = [tmp_path / name / "adapter_model.safetensors" for name in ("whole", "run")]
