@@ -43,7 +43,8 @@ from mlx_yoda.train.loop import train  # noqa: E402
 from mlx_yoda.train.meter import Meter  # noqa: E402
 from mlx_yoda.train.step import State  # noqa: E402
 
-PHI3_MINI = Path(__file__).resolve().parents[1] / "../shared/data/phi-3-mini-4k-instruct"
+ROOT = Path(__file__).resolve().parents[1]
+PHI3_MINI = ROOT / "../shared/data/phi-3-mini-4k-instruct"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def measure(model: Path, case: Case) -> Measured:
     started = time.perf_counter()
     config, base, layers = model_to_train(config)
     load_seconds, load_peak, load_resident = time.perf_counter() - started, peak(), resident()
-    plan, steps, _ = fit_to_machine(config, base, layers, _rows(case.length), _ignore)
+    rows = _rows(case.length, base.config["vocab_size"])
+    plan, steps, _ = fit_to_machine(config, base, layers, rows, _ignore)
     said: list[Event] = []
     state = State.fresh(adapter_of(layers))
     train(state, plan, steps, config.train, Meter(), said.append, lambda *_: False)
@@ -185,9 +187,9 @@ def _planned(config: Config) -> int:
     return chosen.demand.peak if chosen else 0
 
 
-def _rows(length: int) -> PackedRows:
+def _rows(length: int, vocabulary: int) -> PackedRows:
     """One row, half of it supervised."""
-    tokens = np.random.default_rng(0).integers(1, 32000, length).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(0, vocabulary, length).astype(np.int32)
     return PackedRows.of([Packed(tokens, np.arange(length) >= length // 2, (length,))])
 
 

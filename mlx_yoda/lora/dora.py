@@ -85,4 +85,6 @@ def _without_bias(base: nn.Module, x: mx.array) -> mx.array:
     """`x Wᵀ`, `(r, in)` to `(r, out)`, in the base's dtype."""
     quantised = isinstance(base, nn.QuantizedLinear)
     dtype = base.scales.dtype if quantised else base.weight.dtype
+    if not mx.issubdtype(dtype, mx.floating):  # the scales of mxfp4 and its like are bytes
+        dtype = x.dtype
     return frozen_product(base, x.astype(dtype), transpose=True)

@@ -10,10 +10,13 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from mlx_yoda.adapters.peft import load_adapter
+from mlx_yoda.config.quantization import packing
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.generation import attach
 from mlx_yoda.lora.binding import adapter_of, install
 from mlx_yoda.lora.dora import DoRALinear
 from mlx_yoda.lora.inject import remove
+from mlx_yoda.lora.layer import plain_weight
 
 N_IN, N_OUT, R = 64, 48, 4
 TOKENS = np.array([[5, 17, 40, 3, 99, 8, 61, 23, 150, 77, 12]])
@@ -25,25 +28,24 @@ def make_layer(bits=None, dtype=mx.float32, bias=False):
     linear.weight = mx.random.normal((N_OUT, N_IN), key=mx.random.key(3)).astype(dtype)
     if bias:
         linear.bias = mx.random.normal((N_OUT,), key=mx.random.key(8)).astype(dtype)
-    base = linear if bits is None else nn.QuantizedLinear.from_linear(linear, 32, bits)
+    base = linear if bits is None else linear.to_quantized(**_packing(bits))
     return DoRALinear(base, r=R, lora_alpha=8, dropout=0.0, use_rslora=False, key=mx.random.key(1))
 
 
-def unpacked(base):
-    if not isinstance(base, nn.QuantizedLinear):
-        return base.weight.astype(mx.float32)
-    return mx.dequantize(base.weight, base.scales, base.biases, base.group_size, base.bits)
+def _packing(bits):
+    wanted = Quantization(mode=bits) if isinstance(bits, str) else Quantization(bits, 32)
+    return packing(wanted)._asdict()
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("bits", [None, 4, 8, "mxfp4", "mxfp8", "nvfp4"])
 def test_a_new_layer_changes_nothing_and_a_trained_one_is_the_formula(bits, bias):
     layer = make_layer(bits, bias=bias)
     x = mx.random.normal((10, N_IN), key=mx.random.key(5))
     assert mx.allclose(layer(x), layer.base(x), rtol=1e-5, atol=1e-5)
     layer.lora_B = mx.random.normal((N_OUT, R), key=mx.random.key(2))
     layer.lora_magnitude_vector = mx.random.uniform(1, 9, (N_OUT,), key=mx.random.key(4))
-    whole = unpacked(layer.base) + layer.scale * (layer.lora_B @ layer.lora_A)
+    whole = plain_weight(layer.base) + layer.scale * (layer.lora_B @ layer.lora_A)
     norms = mx.linalg.norm(whole, axis=1)
     assert mx.allclose(layer.row_norms(), norms, rtol=1e-4)
     expected = x @ (layer.lora_magnitude_vector / norms)[:, None].__mul__(whole).T

@@ -6,8 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
+from mlx_yoda.config.quantization import packing, short
+from mlx_yoda.config.schema import Quantization
 from mlx_yoda.lora.dropout import keep_mask, token_keys
-from mlx_yoda.lora.layer import LoRALinear, linear_shape
+from mlx_yoda.lora.layer import LoRALinear, linear_shape, plain_weight
 from mlx_yoda.lora.product import lora_product, plain_product
 
 ROWS, N_IN, N_OUT, R = 10, 64, 48, 4
@@ -112,6 +114,31 @@ def test_the_input_made_again_has_the_same_gradients(dropout):
     got = gradients(lambda x, a, b: through_layer(layer, x, a, b, norm), x, a, b)
     want = gradients(lambda x, a, b: obvious(layer, norm(x), a, b), x, a, b)
     assert max(relative(g, w) for g, w in zip(got, want, strict=True)) < 1e-5
+
+
+MODES = [
+    *[Quantization(bits, 32) for bits in (2, 3, 4, 5, 6, 8)],
+    *[Quantization(mode=mode) for mode in ("mxfp4", "mxfp8", "nvfp4")],
+]
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+@pytest.mark.parametrize("mode", MODES, ids=short)
+def test_every_packing_has_the_gradients_of_its_unpacked_weight(mode, dtype):
+    packed = make_base(None, dtype).to_quantized(**packing(mode)._asdict())
+    whole = nn.Linear(N_IN, N_OUT, bias=False)
+    whole.weight = plain_weight(packed)
+    x = mx.random.normal((ROWS, N_IN), key=mx.random.key(5)).astype(dtype)
+    packed_layer, plain_layer = make_layer(packed, 0.3), make_layer(whole, 0.3)
+    a, b = packed_layer.lora_A, packed_layer.lora_B
+    got = gradients(lambda x, a, b: through_layer(packed_layer, x, a, b), x, a, b)
+    exact = x.astype(mx.float32)
+    want = gradients(lambda x, a, b: obvious(plain_layer, x, a, b), exact, a, b)
+    bound = 1e-5 if dtype == mx.float32 else 2e-2
+    assert [g.dtype for g in got] == [dtype, mx.float32, mx.float32]
+    assert max(relative(g, w) for g, w in zip(got, want, strict=True)) < bound
+    packed_layer.lora_A, packed_layer.lora_B = a, b
+    assert relative(lora_product(packed_layer, x), obvious(plain_layer, exact, a, b)) < bound
 
 
 @pytest.mark.parametrize("bits", [None, 4])

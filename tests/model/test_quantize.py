@@ -13,8 +13,9 @@ from mlx_yoda.config.quantization import packing
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
+from mlx_yoda.model.inventory import count_parameters
 from mlx_yoda.model.load import load, load_lazily
-from mlx_yoda.model.quantize import quantize
+from mlx_yoda.model.quantize import quantize, settle
 from tests.model.phi3_configs import PHI
 
 WAYS = [
@@ -71,6 +72,12 @@ def test_it_is_what_mlx_lm_makes_of_all_layers_at_once(base_folder, way):
     assert ours.config["quantization"] == config["quantization"]
 
 
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_it_counts_as_many_parameters_as_before(base_folder, our_base, way):
+    packed = load(base_folder, quantization=way)
+    assert count_parameters(packed.model) == count_parameters(our_base.model)
+
+
 def load_peak(folder, **options):
     """The loaded weights, and the most that MLX held while loading them, in bytes."""
     mx.clear_cache()
@@ -82,8 +89,6 @@ def load_peak(folder, **options):
 
 
 def load_without_tokenizer(folder, quantization=None, dtype=None):
-    from mlx_yoda.model.quantize import settle
-
     model, config = load_lazily(folder, dtype, False)
     if quantization:
         quantize(model, config, quantization, folder)
@@ -106,9 +111,7 @@ def test_weights_are_in_memory_once(many_layers, dtype):
 
 
 def test_converting_holds_no_more(many_layers, tmp_path, monkeypatch):
-    from mlx_yoda.model import convert as module
-
-    monkeypatch.setattr(module, "load_tokenizer_in", lambda *_: FakeTokenizer())
+    monkeypatch.setattr("mlx_yoda.model.convert.load_tokenizer_in", lambda *_: FakeTokenizer())
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
