@@ -168,18 +168,28 @@ def write_base(folder: Path, layers: int | None) -> Path:
 
 
 def table(found: dict[str, Measured]) -> str:
-    """What was measured, in GB, a line a case."""
-    head = "weights  load: MLX resident       s   step: MLX resident       s    plan  plan (bf16)"
-    lines = [f"{'':42}{head}"]
+    """What was measured, in GB and seconds, a line a case."""
+    columns = (
+        ("weights", lambda m: f"{m.weights / 1e9:.2f}"),
+        ("load: MLX", lambda m: f"{m.load_peak / 1e9:.2f}"),
+        ("resident", lambda m: f"{m.load_resident / 1e9:.2f}"),
+        ("s", lambda m: f"{m.load_seconds:.0f}"),
+        ("step: MLX", lambda m: f"{m.step_peak / 1e9:.2f}"),
+        ("resident", lambda m: f"{m.step_resident / 1e9:.2f}"),
+        ("s", lambda m: f"{m.step_seconds:.0f}"),
+        ("plan", lambda m: f"{m.planned / 1e9:.2f}"),
+        ("plan, bfloat16", lambda m: f"{m.planned_bfloat16 / 1e9:.2f}"),
+    )
+    lines = [f"{'GB':40}" + "".join(f"{title:>{_width(title)}}" for title, _ in columns)]
     for name, m in found.items():
-        sizes = [f"{size / 1e9:8.2f}" for size in (m.load_peak, m.load_resident)]
-        step = [f"{size / 1e9:8.2f}" for size in (m.step_peak, m.step_resident)]
         lines.append(
-            f"{name:42}{m.weights / 1e9:7.2f}  {' '.join(sizes)} {m.load_seconds:7.0f}  "
-            f"{' '.join(step)} {m.step_seconds:7.0f} {m.planned / 1e9:7.2f} "
-            f"{m.planned_bfloat16 / 1e9:7.2f}"
+            f"{name:40}" + "".join(f"{cell(m):>{_width(title)}}" for title, cell in columns)
         )
     return "\n".join(lines) + "\n"
+
+
+def _width(title: str) -> int:
+    return max(7, len(title) + 2)
 
 
 def _planned(config: Config) -> int:

@@ -128,6 +128,8 @@ def _count(number: float) -> str:
 def _detail(part: str, need: "Demand") -> str:
     if part != "working":
         return ""
+    if need.working > max(need.loss, need.layer):
+        return "   what the optimizer's update makes anew"
     return f"   the larger of {_gb(need.loss)} and {_gb(need.layer)}"
 
 

@@ -2,10 +2,11 @@
 
 A step's peak is what stays (weights, adapter, optimizer), what the forward pass keeps for the
 backward pass, and the largest of three passing demands: the loss over a chunk of positions, an
-MLP's backward pass, an attention's. The widths are the architecture's; how many arrays of each
-width are alive at once was fitted to MLX's own count of its peak over widths, depths, batch
-sizes and lengths on the CPU backend (`python -m benchmarks.memory` prints plan beside measurement;
-to be confirmed on Apple Silicon, where fused attention keeps no probabilities).
+MLP's backward pass, an attention's; or, where rows are short, the optimizer's update. The widths
+are the architecture's; how many arrays of each width are alive at once was fitted to MLX's own
+count of its peak over widths, depths, batch sizes and lengths on the CPU backend
+(`python -m benchmarks.memory` prints plan beside measurement; to be confirmed on Apple Silicon,
+where fused attention keeps no probabilities).
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Demand:
 
     Attributes:
         weights: the frozen base.
-        adapter: A and B, their gradients, AdamW's moments, and the copies an update makes.
+        adapter: A and B, their gradients, and AdamW's moments.
         activations: kept from the forward for the backward pass.
         loss: alive while the loss and its gradient are computed.
         layer: alive in the backward pass of one layer.
@@ -45,8 +46,12 @@ class Demand:
 
     @property
     def working(self) -> int:
-        """What is alive for a moment: the loss, or one layer's backward pass."""
-        return max(self.loss, self.layer)
+        """What is alive for a moment: the loss, or one layer's backward pass.
+
+        Or the update, if the activations that are gone by then were less: it makes the adapter,
+        its gradients and its moments anew before it lets go of the old ones.
+        """
+        return max(self.loss, self.layer, self.adapter - self.activations)
 
     @property
     def peak(self) -> int:
@@ -56,7 +61,7 @@ class Demand:
     @property
     def cache(self) -> int:
         """Freed buffers that the allocator may hold on to (`mx.set_cache_limit`)."""
-        return self.working
+        return max(self.loss, self.layer)
 
     @property
     def footprint(self) -> int:

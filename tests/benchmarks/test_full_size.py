@@ -68,7 +68,7 @@ def test_sixteen_bits_are_in_memory_once(model):
 
 
 def test_the_table_has_a_line_for_each_case():
-    found = Measured(*[10**9] * 6, 3.0, 2 * 10**9, 10**9, 1.0)
+    found = Measured(*[10**9] * 3, 3.0, *[2 * 10**9] * 2, 30.0, *[10**9] * 2, 1.0)
     lines = table({"4 bits": found, "16 bits": found}).splitlines()
     assert len(lines) == 3
     assert len({len(line) for line in lines}) == 1
