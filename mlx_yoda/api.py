@@ -102,7 +102,7 @@ def finetune(
     prefer_openblas()
     resolved = _configuration(config, settings)
     from mlx_yoda.recipes import finetune as recipe
-    from mlx_yoda.recipes.together import joined
+    from mlx_yoda.recipes.joining import joined
     from mlx_yoda.report.console import Console
 
     checkpoint = Path(resume) if isinstance(resume, str) else resume

@@ -15,7 +15,7 @@ ALL = SOURCES + sorted((ROOT / "benchmarks").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = {
-    "errors": 0, "config": 0, "files": 0, "secrets": 0,
+    "errors": 0, "config": 0, "files": 0, "secrets": 0, "launcher": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
     "train": 2, "generation": 2, "evaluate": 2, "hub": 2, "serve": 2,
@@ -46,7 +46,7 @@ OWNERS = {
     "peft": [],
 }  # fmt: skip
 NUMPY_ONLY = "data"
-LIGHT = ("errors", "files", "secrets", "config", "__init__")
+LIGHT = ("errors", "files", "launcher", "secrets", "config", "__init__")
 HEAVY = {"mlx", "mlx_lm", "numpy", "transformers", "datasets", "huggingface_hub", "rich"}
 
 

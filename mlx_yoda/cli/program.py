@@ -1,5 +1,6 @@
 """The program `mlx-yoda`: its commands, and what becomes of every error."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from mlx_yoda import __version__
 from mlx_yoda.cli.command import Sectioned
 from mlx_yoda.cli.streams import redacted_streams
 from mlx_yoda.errors import SaidAlready, UserError
+from mlx_yoda.launcher import processes, rank
 
 _COMMANDS = (
     "train", "plan", "generate", "chat", "serve", "evaluate", "report", "convert", "export", "push",
     "info", "completion",
 )  # fmt: skip
+_TOGETHER = ("train", "-h", "--help", "--version")  # what several processes may run
 _WRONG_INPUT = 2
 _LONGEST = 1500  # characters of a message; more would only hide what it says
 _INTERRUPTED = 128 + signal.SIGINT
@@ -45,6 +48,9 @@ class Program(Sectioned, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; of an unknown one say which was perhaps meant."""
+        if args and args[0] not in _TOGETHER and processes(os.environ) > 1:
+            kind = SaidAlready if rank(os.environ) else UserError
+            raise kind(f"mlx-yoda {args[0]} is for one process: run it without a launcher.")
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=_COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
@@ -88,7 +94,8 @@ def _refuse(message: str, ctx: click.Context | None = None) -> int:
         sentence += "."
     if ctx is not None:
         sentence += f" Try '{ctx.command_path} --help'."
-    click.echo(f"error: {sentence}", err=True)
+    which = f"process {rank(os.environ)}: " if rank(os.environ) else ""
+    click.echo(f"error: {which}{sentence}", err=True)
     return _WRONG_INPUT
 
 

@@ -75,7 +75,7 @@ def command(
     checkpoint = Path(resume) if resume and resume != _NEWEST else bool(resume)
 
     from mlx_yoda.recipes.interruption import Interrupted
-    from mlx_yoda.recipes.together import joined
+    from mlx_yoda.recipes.joining import joined
 
     try:
         with joined() as group:

@@ -1,61 +1,22 @@
-"""Several processes that train one adapter: how they meet, begin alike, and end together."""
+"""Several processes that train one adapter: how they share the work, and begin alike."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from mlx_yoda.config.schema import Config
-from mlx_yoda.errors import SaidAlready, UserError, first_line
+from mlx_yoda.errors import UserError
 from mlx_yoda.machine import versions
 from mlx_yoda.recipes.dataset import Dataset
-from mlx_yoda.recipes.interruption import Interrupted
 from mlx_yoda.recipes.output import Output
-from mlx_yoda.report.words import one_line
-from mlx_yoda.secrets import redact
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity
-from mlx_yoda.train.group import Group, join
+from mlx_yoda.train.group import Group
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Part
 from mlx_yoda.train.step import State
 
-_FAULT, _INTERRUPTED = 1, 128  # exit codes
-_LONGEST = 1500  # characters of a message
 _VERSIONS = ("mlx-yoda", "mlx")  # what the numbers of a step depend on
-
-
-@contextmanager
-def joined() -> Iterator[Group]:
-    """The processes that a launcher has started, or this one alone; they end together.
-
-    Where one of them fails, or is lost, the others end at once, whatever they are waiting for: the
-    whole process ends.
-
-    Raises:
-        SaidAlready: for a `UserError` that the first process has said for this one.
-    """
-    group = join(_end)
-    try:
-        yield group
-    except Interrupted as stopped:
-        if stopped.step is None:
-            group.fail(f"stopped by {stopped}", _INTERRUPTED + stopped.signum)
-        else:  # by all, after the same step
-            group.leave()
-        raise
-    except UserError as error:
-        if group.fail(str(error), 2):
-            raise SaidAlready(str(error)) from None
-        raise
-    except KeyboardInterrupt:
-        group.fail("stopped by SIGINT", _INTERRUPTED + 2)
-        raise
-    except Exception as error:
-        group.fail(f"{type(error).__name__}: {first_line(error)}", _FAULT)
-        raise
-    group.leave()
 
 
 def part_of(group: Group, config: Config, output: Output | None) -> tuple[Part, list[str]]:
@@ -122,10 +83,3 @@ def _settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _several(processes: int) -> str:
     return f"{processes} processes" if processes > 1 else "one process"
-
-
-def _end(words: str, code: int) -> None:
-    """End this process, which may be waiting for another one that never comes."""
-    if words:
-        os.write(2, f"error: {one_line(redact(words), _LONGEST)}\n".encode())
-    os._exit(code)

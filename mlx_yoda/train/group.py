@@ -6,13 +6,13 @@ All communication of a run goes through here, and in a step it is one sum over e
 import json
 import os
 import threading
-from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from mlx_yoda import launcher
 from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.train.line import End, Line, open_line
 
@@ -20,7 +20,6 @@ Tree = TypeVar("Tree")
 
 _UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}  # by bytes
 _PATIENCE = 120.0  # seconds for all processes to have come
-_WORLD = "OMPI_COMM_WORLD_SIZE"  # mpirun's
 
 
 class Group:
@@ -87,8 +86,9 @@ class Joined(Group):
     def __init__(self, group: mx.distributed.Group, end: End) -> None:
         super().__init__(group.rank(), group.size())
         self._group, self._step, self._wishes = group, -1, mx.zeros((self.size,))
-        self._line: Line | None = None
-        self._line = open_line(self.rank, self.size, self.gathered, _address(os.environ), end)
+        self._line: Line | None = None  # so far errors cannot be explained
+        address = launcher.address(os.environ)
+        self._line = open_line(self.rank, self.size, self.gathered, address, end)
 
     def wished(self) -> int:
         return int(cast(float, self._wishes.max().item()))
@@ -157,15 +157,6 @@ def _leaves(tree: Any) -> list[mx.array]:
     return [cast(mx.array, leaf[1]) for leaf in tree_flatten(tree)]
 
 
-def launched(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher such as `mlx.launch` or `mpirun` has started several processes."""
-    if "MLX_RANK" not in environment:
-        return int(environment.get(_WORLD, "1")) > 1
-    if "MLX_HOSTFILE" in environment:
-        return len(_hosts(environment)) > 1
-    return "MLX_IBV_DEVICES" in environment or int(environment.get("MLX_WORLD_SIZE", "1")) > 1
-
-
 def join(end: End) -> Group:
     """Meet the other processes, if a launcher has started several.
 
@@ -176,7 +167,7 @@ def join(end: End) -> Group:
     Raises:
         UserError: the processes do not find each other.
     """
-    if not launched(os.environ):
+    if launcher.processes(os.environ) == 1:
         return Group()
     patience = threading.Timer(_PATIENCE, end, ("the other processes have not come", 2))
     patience.daemon = True
@@ -191,22 +182,3 @@ def join(end: End) -> Group:
         ) from None
     finally:
         patience.cancel()
-
-
-def _hosts(environment: Mapping[str, str]) -> list[list[str]]:
-    """The addresses of each process, as `mlx.launch` writes them for the ring."""
-    try:
-        with open(environment["MLX_HOSTFILE"], encoding="utf-8") as file:
-            hosts: list[list[str]] = json.loads(file.read() or "[]")
-    except (OSError, ValueError):
-        return []
-    return hosts
-
-
-def _address(environment: Mapping[str, str]) -> str | None:
-    """Where the others reach the first process, as the launcher says it; None if it does not."""
-    if "MLX_HOSTFILE" in environment and (hosts := _hosts(environment)):
-        return hosts[0][0].rpartition(":")[0]
-    if coordinator := environment.get("MLX_JACCL_COORDINATOR"):
-        return coordinator.rpartition(":")[0]
-    return environment.get("NCCL_HOST_IP")
