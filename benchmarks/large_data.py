@@ -5,24 +5,22 @@ python -m benchmarks.large_data --kind arrow --rows 200000
 
 Three runs of `mlx-yoda train` on the demo model, each a process of its own that is watched from
 outside: the first tokenises, the second finds the tokens, the third goes on from the middle of the
-second. Then the loop itself, on the demo model and on one of 100 MB: the share of a step's time
-that passes before its next batch is there.
+second. Then all batches of an epoch; and the loop itself, on the demo model and on one of 100 MB:
+the share of a step's time that passes before its next batch is there.
 """
 
 import argparse
-import io
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from mlx_yoda.cli.blas import prefer_openblas
 
@@ -30,6 +28,7 @@ prefer_openblas()
 
 import datasets  # noqa: E402  a fast BLAS must come before mlx
 
+from benchmarks.outside import Run, memory, watch  # noqa: E402
 from benchmarks.random_phi3 import write_random_phi3  # noqa: E402
 from mlx_yoda.config.parse import load_config  # noqa: E402
 from mlx_yoda.config.schema import Config  # noqa: E402
@@ -40,10 +39,10 @@ from mlx_yoda.lora.binding import adapter_of  # noqa: E402
 from mlx_yoda.model.load import fetch  # noqa: E402
 from mlx_yoda.recipes.dataset import prepare  # noqa: E402
 from mlx_yoda.recipes.fitting import fit_to_machine  # noqa: E402
-from mlx_yoda.recipes.start import model_to_train  # noqa: E402
+from mlx_yoda.recipes.start import load_base, model_to_train  # noqa: E402
 from mlx_yoda.train.loop import train  # noqa: E402
 from mlx_yoda.train.meter import Meter  # noqa: E402
-from mlx_yoda.train.plan import Plan  # noqa: E402
+from mlx_yoda.train.plan import Plan, make_plan  # noqa: E402
 from mlx_yoda.train.step import State  # noqa: E402
 
 _LINES = 4  # of the demo's data in a row, about 100 tokens
@@ -54,28 +53,6 @@ _FAIR = {  # 100 MB in float32
     "num_attention_heads": 8,
     "num_key_value_heads": 8,
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """One process, as it looks from outside; memory in bytes.
-
-    Attributes:
-        name: what it does.
-        start: seconds from its start until training begins.
-        steps: seconds of training.
-        peak: most memory of its own before training, data and model read.
-        first, last: its own memory in the first and the last fifth of training, means.
-        mapped: files that are mapped into its memory at the end; the system takes that back.
-    """
-
-    name: str
-    start: float
-    steps: float
-    peak: int
-    first: int
-    last: int
-    mapped: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +73,24 @@ class Waiting:
     def share(self) -> float:
         """Of a step's time."""
         return self.batch / self.step
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """All batches of one epoch, made and thrown away.
+
+    Attributes:
+        rows: how many they hold.
+        seconds: what that takes.
+        before, after: the process's own memory in bytes, after a tenth and at the end.
+        middle: seconds to the first batch of the step in the middle, as a resumed run asks for it.
+    """
+
+    rows: int
+    seconds: float
+    before: int
+    after: int
+    middle: float
 
 
 class Watched(Plan):
@@ -155,56 +150,8 @@ def configured(data: Path, output: Path, steps: int, model: str = "demo") -> lis
         f"train.max_steps={steps}",
         "train.eval_strategy=no",
         "train.save_strategy=steps",
-        f"train.save_steps={steps // 2}",
+        f"train.save_steps={max(1, steps // 2)}",
     ]
-
-
-def watch(name: str, settings: Sequence[str], *options: str, every: float = 0.2) -> Run:
-    """Run `mlx-yoda train` and look at it from outside."""
-    sets = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "mlx_yoda", "train", "--json", *sets, *options]
-    began = time.perf_counter()
-    events: dict[str, float] = {}
-    looks: list[tuple[float, int, int]] = []
-
-    def listen(lines: Iterable[str]) -> None:
-        for line in lines:
-            events.setdefault(json.loads(line)["event"], time.perf_counter())
-
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        lines = io.TextIOWrapper(cast(BinaryIO, process.stdout), "utf-8")
-        listener = threading.Thread(target=listen, args=(lines,))
-        listener.start()
-        while process.poll() is None:
-            looks.append((time.perf_counter(), *_memory(process.pid)))
-            time.sleep(every)
-        listener.join()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    started, finished = events["started"], events["finished"]
-    before = [own for when, own, _ in looks if when < started]
-    during = [own for when, own, _ in looks if started < when < finished]
-    fifth = max(1, len(during) // 5)
-    return Run(
-        name=name,
-        start=started - began,
-        steps=finished - started,
-        peak=max(before),
-        first=sum(during[:fifth]) // fifth,
-        last=sum(during[-fifth:]) // fifth,
-        mapped=next(mapped for when, _, mapped in reversed(looks) if when < finished),
-    )
-
-
-def _memory(pid: int) -> tuple[int, int]:
-    """A process's own memory, and the files mapped into it; elsewhere than on Linux all is own."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True)
-        return int(told.stdout or 0) * 1024, 0
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    own, mapped = (int(lines.get(key, "0").split()[0]) * 1024 for key in ("RssAnon", "RssFile"))
-    return own, mapped
 
 
 def waiting(name: str, config: Config) -> Waiting:
@@ -218,6 +165,21 @@ def waiting(name: str, config: Config) -> Waiting:
     train(state, watched, steps, config.train, meter, lambda event: None, lambda *_: False)
     # The first batch of an epoch also brings the order of all its rows.
     return Waiting(name, meter.seconds / plan.total_steps, Watched.seconds / plan.total_steps)
+
+
+def read_epoch(config: Config) -> Epoch:
+    """Make every batch of the first epoch, and the first one of a run that goes on."""
+    base = load_base(config.model)
+    plan = make_plan(prepare(config, base.tokenizer).train, config.train)
+    started = time.perf_counter()
+    next(next(plan.steps(plan.steps_per_epoch // 2))[1])
+    middle = time.perf_counter() - started
+    rows, before, started = 0, 0, time.perf_counter()
+    for step, batches in islice(plan.steps(), plan.steps_per_epoch):
+        rows += sum(len(batch.indices) for batch in batches)
+        if step == plan.steps_per_epoch // 10:
+            before, _ = memory(os.getpid())
+    return Epoch(rows, time.perf_counter() - started, before, memory(os.getpid())[0], middle)
 
 
 def _tell(run: Run) -> str:
@@ -245,6 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         adapters = [(folder / run.name / "adapter_model.safetensors").read_bytes() for run in runs]
         same = adapters[1:] == adapters[:-1]
         say(f"all three end with the same bits: {same}\n")
+        epoch = read_epoch(load_config(None, configured(data, folder / "none", -1)))
+        say(f"all batches of an epoch: {epoch.rows:,} rows, {epoch.rows / epoch.seconds:,.0f} a "
+            f"second; own memory {epoch.before / 1e6:,.0f} MB after a tenth, "
+            f"{epoch.after / 1e6:,.0f} MB at the end\n")  # fmt: skip
+        say(f"the first batch of the step in the middle: {1e3 * epoch.middle:.0f} ms\n")
         write_fair(folder / "fair")
         waits: list[Waiting] = []
         for name, model in (("the demo", "demo"), ("100 MB", str(folder / "fair"))):
@@ -253,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"{name:>20}: a step {1e3 * waits[-1].step:.1f} ms, of which the loop waits "
                 f"{waits[-1].share:.2%} for its batch\n")  # fmt: skip
     found = {"rows": options.rows, "kind": options.kind, "bytes": size, "same": same}
+    found |= {"epoch": asdict(epoch)}
     found |= {"runs": [asdict(run) for run in runs], "waiting": [asdict(wait) for wait in waits]}
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "large_data.json", found)

@@ -5,7 +5,8 @@ import json
 import datasets
 import pytest
 
-from benchmarks.large_data import configured, waiting, watch, write_rows
+from benchmarks.large_data import configured, read_epoch, waiting, write_rows
+from benchmarks.outside import watch
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.data import streams
 
@@ -33,6 +34,9 @@ def test_the_loop_waits_little_for_streamed_rows(tmp_path, monkeypatch):
     settings = configured(tmp_path / "rows.jsonl", tmp_path / "out", 40)
     measured = waiting("the demo", load_config(None, settings))
     assert 0 < measured.share < 0.2
+    epoch = read_epoch(load_config(None, configured(tmp_path / "rows.jsonl", tmp_path / "out", -1)))
+    assert epoch.rows == 1998
+    assert epoch.after < 1.05 * epoch.before
     assert len(list((tmp_path / "cache" / "tokens").glob("*/store.json"))) == 2
 
 
