@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,7 +52,8 @@ class Stored(Segments):
         try:
             return self.checked(segment)
         except Damaged as error:
-            files.remove_directory(self.folder)
+            with suppress(OSError):  # another process may have done it
+                files.remove_directory(self.folder)
             raise UserError(
                 f"the cached tokens in {self.folder} are damaged ({error}) and were removed; start "
                 "again, with --resume if the run has a checkpoint, and they are made anew"

@@ -10,7 +10,9 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
+from mlx_yoda.data import streams
 from mlx_yoda.data.hub import load_hub
+from mlx_yoda.data.streams import Streamed
 from mlx_yoda.errors import UserError
 
 
@@ -53,6 +55,22 @@ def test_splits_become_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(splits) == ["train", "extra"]
     assert [dict(row.values) for row in splits["train"]] == [{"sentence": "a"}, {"sentence": "b"}]
     assert splits["train"][1].place == "owner/name train, row 2"
+
+
+def test_a_large_data_set_is_streamed_from_its_arrow_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(streams, "LARGE", 0)
+    datasets.Dataset.from_dict({"sentence": ["a", "b"]}).save_to_disk(tmp_path / "train")
+    answer(monkeypatch, None)
+    load(monkeypatch, {"train": datasets.load_from_disk(str(tmp_path / "train"))})
+    rows = load_hub("owner/name", "big")["train"]
+    assert isinstance(rows, Streamed)
+    assert [path.parent for path in rows.files] == [tmp_path / "train"]
+    assert [(row.values["sentence"], row.place) for row in rows] == [
+        ("a", "owner/name train, row 1"),
+        ("b", "owner/name train, row 2"),
+    ]
 
 
 @pytest.mark.parametrize(
