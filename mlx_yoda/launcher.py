@@ -17,13 +17,12 @@ def processes(environment: Mapping[str, str]) -> int:
     return len(hosts) or _number(environment, "MLX_WORLD_SIZE", least=1)
 
 
-def address(environment: Mapping[str, str]) -> str | None:
-    """Where the others reach the first process; None if the launcher does not say it."""
-    if hosts := _hosts(environment, "MLX_HOSTFILE"):
-        return hosts[0][0].rpartition(":")[0].strip("[]")
-    if coordinator := environment.get("MLX_JACCL_COORDINATOR"):
-        return coordinator.rpartition(":")[0]
-    return environment.get("NCCL_HOST_IP")
+def addresses(environment: Mapping[str, str]) -> list[str]:
+    """Where others reach the first process: each of them at one of these, if any are told."""
+    places = next(iter(_hosts(environment, "MLX_HOSTFILE")), [])
+    places = [*places, environment.get("MLX_JACCL_COORDINATOR", "")]
+    found = [place.rpartition(":")[0].strip("[]") for place in places]
+    return [*filter(None, [*found, environment.get("NCCL_HOST_IP")])]
 
 
 def _hosts(environment: Mapping[str, str], name: str) -> list[list[str]]:

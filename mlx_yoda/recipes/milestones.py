@@ -9,6 +9,7 @@ from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.interruption import Interrupted, Stop
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import NotSaving, Saver
+from mlx_yoda.recipes.together import as_one
 from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Working
 from mlx_yoda.train.best import Best, metric_name
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
@@ -57,7 +58,8 @@ class Milestones:
         every = config.logging_steps if config.eval_steps is None else config.eval_steps
         if self.data.validation and self._due(config.eval_strategy, every, step):
             before = self.best
-            self._evaluate(state)
+            with as_one(self.group, f"measuring after step {step}"):
+                self._evaluate(state)
             improved = self.best.step == step != before.step
             stop = self.best.exhausted(config) and step < self.plan.total_steps
         if (

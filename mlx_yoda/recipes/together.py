@@ -1,6 +1,7 @@
 """Several processes that train one adapter: how they share the work, and begin alike."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.group import Group
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Part
+from mlx_yoda.train.shortage import lacks_memory
 from mlx_yoda.train.step import State
 
 _VERSIONS = ("mlx-yoda", "mlx")  # what the numbers of a step depend on
@@ -75,6 +77,24 @@ def given(group: Group, state: State, meter: Meter, best: Best) -> tuple[State, 
     if group.leads:
         return State(step, adapter, moments), meter, best
     return State(step, adapter, moments), Meter(**totals), Best.of_dict(found)
+
+
+@contextmanager
+def as_one(group: Group, doing: str) -> Iterator[None]:
+    """What all processes do together or not at all: one cannot do it again with less memory.
+
+    Raises:
+        UserError: memory ran out, and there are several processes.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if group.size == 1 or not lacks_memory(error):
+            raise
+        raise UserError(
+            f"memory ran out while {doing}; go on with --resume and a smaller "
+            "train.per_device_eval_batch_size."
+        ) from error
 
 
 def _settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -87,8 +87,8 @@ class Joined(Group):
         super().__init__(group.rank(), group.size())
         self._group, self._step, self._wishes = group, -1, mx.zeros((self.size,))
         self._line: Line | None = None  # so far errors cannot be explained
-        address = launcher.address(os.environ)
-        self._line = open_line(self.rank, self.size, self.gathered, address, end)
+        addresses = launcher.addresses(os.environ)
+        self._line = open_line(self.rank, self.size, self.gathered, addresses, end)
 
     def wished(self) -> int:
         return int(cast(float, self._wishes.max().item()))

@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 End = Callable[[str, int], None]  # (words, exit code): end the process, from another thread
@@ -23,7 +23,8 @@ _SILENCE = 20.0  # seconds after which a silent process is taken for lost
 _ASLEEP = 5.0  # seconds after which a watcher was itself stopped, and judges nobody
 _PATIENCE = 10.0  # seconds that the last words of another process are waited for
 _JOIN = 30.0  # seconds for the connection
-_HELLO = 5.0  # seconds for the first line of whoever connects
+_HELLO = 5.0  # seconds for one address to answer, and for the first line of whoever connects
+_LOOPBACK = ("127.0.0.1", "::1")
 _WRONG = 2  # exit code
 
 
@@ -177,7 +178,7 @@ def open_line(
     rank: int,
     size: int,
     gathered: Callable[[Any], list[Any]],
-    address: str | None,
+    addresses: Sequence[str],
     end: End,
 ) -> Line:
     """Connect the processes.
@@ -186,23 +187,21 @@ def open_line(
         rank: of this process.
         size: how many there are.
         gathered: everybody's value, by rank.
-        address: where the others reach the first process; None for its host's name.
+        addresses: where others reach the first process, each of them at one of these.
         end: see `Line`.
 
     Raises:
         OSError: they do not reach each other.
     """
     if rank:
-        (host, port), token = gathered(None)[0]
-        connection = socket.create_connection((host, port), _JOIN)
+        hosts, port, token = gathered(None)[0]
+        connection = _connected(hosts, port)
         connection.sendall(f"{token} {rank}\n".encode())
         return Line(rank, {0: connection}, end)
-    host = address or socket.gethostbyname(socket.gethostname())
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     token, peers = secrets.token_hex(16), dict[int, socket.socket]()
-    with socket.create_server((host, 0), family=family) as server:
+    with _server(addresses) as server:
         server.settimeout(_JOIN)
-        gathered(((host, server.getsockname()[1]), token))
+        gathered(([*addresses, socket.gethostname()], server.getsockname()[1], token))
         while len(peers) < size - 1:
             connection, _ = server.accept()
             hello = _hello(connection).split()
@@ -211,6 +210,24 @@ def open_line(
             else:
                 connection.close()
     return Line(rank, peers, end)
+
+
+def _server(addresses: Sequence[str]) -> socket.socket:
+    """Listens to this machine alone where all processes are on it."""
+    if addresses and all(address in _LOOPBACK for address in addresses):
+        family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
+        return socket.create_server((addresses[0], 0), family=family)
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", 0), family=family, dualstack_ipv6=both)
+
+
+def _connected(hosts: Sequence[str], port: int) -> socket.socket:
+    """To the first of the addresses that answers: not all of them lead there from everywhere."""
+    for host in hosts:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((host, port), _HELLO)
+    raise OSError(f"process 0 does not answer at {', '.join(hosts)}, port {port}")
 
 
 def _hello(connection: socket.socket) -> str:

@@ -138,7 +138,8 @@ def test_the_same_failure_of_all_is_said_by_the_first_one(sockets, ends):
     assert not ends
 
 
-def test_strangers_are_not_let_in(ends):
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["no.such.name.invalid", "127.0.0.1"]])
+def test_strangers_are_not_let_in(ends, addresses):
     """Only who bears the token, which the processes know from each other, is one of them."""
     said, asked = [], threading.Event()
 
@@ -149,17 +150,17 @@ def test_strangers_are_not_let_in(ends):
 
     found = []
     thread = threading.Thread(
-        target=lambda: found.append(open_line(0, 2, first_says, "127.0.0.1", ends.of(0)))
+        target=lambda: found.append(open_line(0, 2, first_says, addresses, ends.of(0)))
     )
     thread.start()
     assert asked.wait(5)
-    (host, port), _ = said[0]
+    _, port, _ = said[0]
     for words in (b"GET / HTTP/1.1\r\n\r\n", b"0123 1\n", b""):
-        with socket.create_connection((host, port), 5) as stranger:
+        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
             stranger.sendall(words or b"\n")
             with suppress(ConnectionResetError):
                 assert stranger.recv(1) == b""
-    second = open_line(1, 2, lambda _: said, None, ends.of(1))
+    second = open_line(1, 2, lambda _: said, (), ends.of(1))
     thread.join(5)
     assert sorted(found[0]._peers) == [1]
     for line in (second, found[0]):

@@ -1,0 +1,50 @@
+"""How several processes share a run; the processes themselves are in `test_distributed.py`."""
+
+from dataclasses import replace
+
+import pytest
+
+from mlx_yoda.config.schema import Config, TrainConfig
+from mlx_yoda.errors import UserError
+from mlx_yoda.recipes.output import Output
+from mlx_yoda.recipes.together import as_one, part_of
+from mlx_yoda.train.group import Group
+from mlx_yoda.train.plan import Part
+
+CONFIG = Config(train=TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3))
+
+
+class Begun(Output):
+    """A folder whose checkpoint was made by so many processes, with so many rows a step."""
+
+    begun = (4, 24)
+
+
+def test_a_new_run_is_planned_for_the_processes_there_are(tmp_path):
+    part, notes = part_of(Group(0, 1), CONFIG, Output(tmp_path, None))
+    assert (part, notes) == (Part(0, 1, 1), [])
+
+
+@pytest.mark.parametrize(
+    ("batch", "planned"),
+    [(2, 4), (8, 1), (3, 1)],  # the settings of then, as many rows otherwise, something else
+)
+def test_a_resumed_run_keeps_the_rows_of_its_steps(tmp_path, batch, planned):
+    config = replace(CONFIG, train=replace(CONFIG.train, per_device_train_batch_size=batch))
+    part, notes = part_of(Group(0, 1), config, Begun(tmp_path, None))
+    assert part == Part(0, 1, planned)
+    said = "the run began on 4 processes and goes on on one process: a step keeps its 24 rows"
+    assert notes == ([said] if planned == 4 else [])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[malloc] Unable to allocate 1")])
+def test_memory_that_runs_out_between_the_steps_ends_several_processes(error):
+    with (
+        pytest.raises(UserError, match="memory ran out while measuring"),
+        as_one(Group(1, 2), "measuring"),
+    ):
+        raise error
+    with pytest.raises(type(error)), as_one(Group(), "measuring"):  # alone it is the loop's matter
+        raise error
+    with pytest.raises(RuntimeError, match="else"), as_one(Group(1, 2), "measuring"):
+        raise RuntimeError("something else")
