@@ -42,6 +42,18 @@ def test_all_is_typed_and_explained(function):
     assert signature(function).return_annotation is not None
 
 
+@pytest.mark.parametrize("quantization", [8, "mxfp4", {"bits": 8, "group_size": 32}])
+def test_a_base_is_quantised_on_load(quantization):
+    model = load("demo", quantization=quantization)
+    assert model.base.config["quantization"]["bits"] == (4 if quantization == "mxfp4" else 8)
+    assert generate(model, HELLO, max_tokens=4)
+
+
+def test_a_quantisation_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="needs bits 2, 3, 4, 5, 6 or 8, not 7"):
+        load("demo", quantization=7)
+
+
 def test_a_model_answers_as_on_the_command_line(base_folder, make_adapter):
     from click.testing import CliRunner
 

@@ -45,7 +45,8 @@ def command(source: str, dest: Path, to: "Format", requantize: bool) -> None:
 
     SOURCE is an output folder, a checkpoint in it, or the folder or Hub id of any PEFT or mlx-lm
     adapter. Merging and GGUF need the base: the one that the adapter names, or --model. Merged
-    weights are added up in float32, then cast to the base's dtype or to --dtype.
+    weights are added up in float32, then cast to the base's dtype or to --dtype. The base's are
+    taken as they are stored, also if training quantised them on load.
     """
     if requantize and to != "merged":
         raise click.UsageError("--requantize goes with --to merged.")
