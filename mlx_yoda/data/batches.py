@@ -110,7 +110,7 @@ def group_needs(rows: PackedRows, order: np.ndarray, firsts: np.ndarray) -> np.n
             np.add.reduceat(lengths, firsts),
             np.diff(firsts, append=len(order)),
             np.maximum.reduceat(lengths, firsts),
-            np.add.reduceat(rows.targets[order], firsts),
+            np.add.reduceat(rows.targets[order], firsts, dtype=np.int64),
         ],
         axis=1,
     )
@@ -142,7 +142,8 @@ def epoch_order(
     steps = rng.permutation(len(firsts))
     starts = np.concatenate([[0], np.cumsum(sizes[steps])])
     moved = np.repeat(firsts[steps] - starts[:-1], sizes[steps])
-    return EpochOrder(order[np.arange(len(order)) + moved], starts)
+    narrow = np.int32 if len(order) < 2**31 else np.int64  # it is kept for all of the epoch
+    return EpochOrder(order.astype(narrow)[np.arange(len(order)) + moved], starts)
 
 
 def _sorted(pools: np.ndarray, length: np.ndarray) -> np.ndarray:

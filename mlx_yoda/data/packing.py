@@ -34,7 +34,7 @@ class PackedRows(Sequence[Packed]):
 
     Attributes:
         lengths: `(R,)` int64, tokens of each row.
-        targets: `(R,)` int64, targets of each row.
+        targets: `(R,)` integers, targets of each row.
     """
 
     def __init__(
@@ -47,12 +47,8 @@ class PackedRows(Sequence[Packed]):
             bins: which segments each row has, as `first_fit_decreasing` gives them; None makes
                 a row of each segment.
         """
-        self._segments = segments
-        each = np.arange(len(segments) + 1)
-        self._members: np.ndarray
-        self._starts: np.ndarray
-        self._members, self._starts = bins or (each[:-1], each)
-        self.lengths = self._summed(segments.lengths)
+        self._segments, self._bins = segments, bins
+        self.lengths = self._summed(segments.lengths).astype(np.int64)
         self.targets = self._summed(segments.targets)
 
     @classmethod
@@ -76,24 +72,30 @@ class PackedRows(Sequence[Packed]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         at = range(len(self))[index]  # counts from the end too, and raises beyond it
-        members = self._members[self._starts[at] : self._starts[at + 1]]
-        read = [self._segments.read(int(member)) for member in members]
+        if self._bins is None:
+            tokens, supervised = self._segments.read(at)
+            return Packed(tokens, supervised, (len(tokens),))
+        members, starts = self._bins
+        read = [self._segments.read(i) for i in members[starts[at] : starts[at + 1]].tolist()]
         tokens, supervised = zip(*read, strict=True)
-        if len(read) == 1:
-            return Packed(*read[0], (len(read[0][0]),))
         return Packed(np.concatenate(tokens), np.concatenate(supervised), tuple(map(len, tokens)))
 
     def digest(self) -> str:
         """A fingerprint of all rows in their order, from their checksums."""
+        members, starts = self._bins or (slice(None), np.arange(len(self) + 1))
         found = sha256()
         for part in (self._segments.lengths, self._segments.checksums):
-            found.update(part[self._members].tobytes())
-        found.update(self._starts.astype(np.int64).tobytes())
+            found.update(part[members].tobytes())
+        found.update(starts.astype(np.int64).tobytes())
         return found.hexdigest()[:16]
 
     def _summed(self, values: np.ndarray) -> np.ndarray:
-        sums = np.concatenate([[0], np.cumsum(values[self._members], dtype=np.int64)])
-        summed: np.ndarray = np.diff(sums[self._starts])
+        """The sum over each row's segments."""
+        if self._bins is None:
+            return values
+        members, starts = self._bins
+        sums = np.concatenate([[0], np.cumsum(values[members], dtype=np.int64)])
+        summed: np.ndarray = np.diff(sums[starts])
         return summed
 
 
