@@ -64,8 +64,11 @@ def open_chosen(adapter: str | None) -> "Responder":
         raise click.UsageError("Name a model with --model, an adapter with --adapter, or both.")
     config = configuration()
 
-    from mlx_yoda.recipes.respond import another_base, open_responder
+    from mlx_yoda.recipes.respond import another_base, fewer_bits, open_responder
 
+    by_name = adapter is not None and not is_chosen(MODEL)
+    if by_name and (note := fewer_bits(config.model, str(adapter))):
+        remark(note)
     responder = open_responder(config.model, adapter, base_of_adapter=not is_chosen(MODEL))
     if note := another_base(responder):
         remark(note)

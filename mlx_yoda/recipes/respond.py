@@ -1,6 +1,7 @@
 """A model with or without an adapter, ready to answer."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,12 +11,15 @@ from typing import Any
 from mlx_yoda.adapters.mlx_lm import WEIGHTS_FILE, load_mlx_lm
 from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE, Adapter, load_adapter
 from mlx_yoda.adapters.safetensors_header import shown
+from mlx_yoda.config.parse import load_config
+from mlx_yoda.config.quantization import short
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import Messages, attach, stream
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded, fetch, load, resolve
 
+_SETTINGS = "config.yaml"  # of the run that made an adapter
 # Up out of a folder, somebody's home, another machine.
 _TRICK = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^~|://|\\|^.{513}")
 
@@ -118,4 +122,26 @@ def another_base(responder: Responder) -> str | None:
     return (
         f"The adapter {responder.adapter} names {shown(str(responder.trained_on))} as its base; "
         f"it answers on {responder.base.name}."
+    )
+
+
+def fewer_bits(model: ModelConfig, adapter: str) -> str | None:
+    """A remark if the adapter was trained on its base in fewer bits than `model` loads it in.
+
+    Where the whole base did not fit into memory for training, it does not fit now.
+    """
+    for folder in (Path(adapter), Path(adapter).parent):  # of a run, of a checkpoint in it
+        if (folder / _SETTINGS).is_file():
+            break
+    else:
+        return None
+    try:
+        trained_in = load_config(folder / _SETTINGS).model.quantization
+    except UserError:  # it is not needed to answer
+        return None
+    if trained_in is None or model.quantization is not None:
+        return None
+    return (
+        f"The adapter {adapter} was trained on its base quantised on load: "
+        f"--quantize {shlex.quote(short(trained_in))} loads it so."
     )

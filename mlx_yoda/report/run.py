@@ -100,7 +100,7 @@ def _written(value: Any) -> str:
         case list():
             return ", ".join(map(str, value))
         case dict():
-            return ", ".join(f"{name}: {item}" for name, item in value.items()) or "–"  # noqa: RUF001
+            return ", ".join(f"{k}: {_written(v)}" for k, v in value.items()) or "–"  # noqa: RUF001
         case float():
             return f"{value:g}"
         case _:

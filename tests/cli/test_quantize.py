@@ -52,10 +52,20 @@ def test_every_command_with_a_base_has_the_option(command):
 
 
 def test_a_trained_run_says_how_to_load_its_base_again(invoke, data, tmp_path):
-    options = ["--data", data, "--output-dir", tmp_path / "run", "--max-steps", 1]
+    run = tmp_path / "run"
+    options = ["--data", data, "--output-dir", run, "--max-steps", 1]
     result = invoke("train", "--model", "demo", "--quantize", "4", *options)
     assert result.exit_code == 0, result.stderr
     assert "--quantize 4" in result.stdout.partition("Try it:")[2]
+    ask = ["generate", "--max-tokens", 4, "I am here."]
+    for adapter in (run, run / "checkpoint-1"):
+        said = invoke(*ask, "--adapter", adapter)
+        assert said.exit_code == 0, said.stderr
+        assert "--quantize 4 loads it so" in said.stderr
+        assert "loads it so" not in invoke(*ask, "--adapter", adapter, "--quantize", "4").stderr
+        assert "loads it so" not in invoke(*ask, "--adapter", adapter, "--model", "demo").stderr
+    (run / "config.yaml").write_text("model: [")
+    assert invoke(*ask, "--adapter", run).exit_code == 0  # it is but a remark
 
 
 @pytest.mark.parametrize(
