@@ -3,10 +3,10 @@
 python -m benchmarks.large_data                    # a million rows as jsonl, some hundred MB
 python -m benchmarks.large_data --kind arrow --rows 200000
 
-Three runs of `mlx-yoda train` on the demo model, each a process of its own that is watched from
-outside: the first tokenises, the second finds the tokens, the third goes on from the middle of the
-second. Then all batches of an epoch; and the loop itself, on the demo model and on one of 100 MB:
-the share of a step's time that passes before its next batch is there.
+Runs of `mlx-yoda train` on the demo model, each a process of its own that is watched from outside:
+one of 720 rows, one that tokenises, one that finds the tokens, one that goes on from the middle of
+it. Then all batches of an epoch; and the loop itself, on the demo model and on one of 100 MB: the
+share of a step's time that passes before its next batch is there.
 """
 
 import argparse
@@ -198,6 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = write_rows(data, options.rows, options.kind)
         say(f"{options.rows:,} rows as {options.kind}, {size / 1e6:,.0f} MB\n")
         say(f"{'':>20}   start s   steps s   peak MB  first MB   last MB mapped MB\n")
+        small = watch("720 rows", configured(Path("demo"), folder / "small", options.steps))
+        say(_tell(small))
         runs: list[Run] = []
         middle = str(folder / "tokens found" / f"checkpoint-{options.steps // 2}")
         for name in ("tokenising", "tokens found", "going on"):
@@ -220,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"{name:>20}: a step {1e3 * waits[-1].step:.1f} ms, of which the loop waits "
                 f"{waits[-1].share:.2%} for its batch\n")  # fmt: skip
     found = {"rows": options.rows, "kind": options.kind, "bytes": size, "same": same}
-    found |= {"epoch": asdict(epoch)}
+    found |= {"small": asdict(small), "epoch": asdict(epoch)}
     found |= {"runs": [asdict(run) for run in runs], "waiting": [asdict(wait) for wait in waits]}
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "large_data.json", found)
