@@ -10,18 +10,16 @@ published for LoRA on MLX reach. Nothing here was measured on a Mac; `mlx-yoda p
 Mac it runs on.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.macs import PHI3_MINI
+from benchmarks.readme import write
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.model.sizes import sizes_of
 from mlx_yoda.report.words import duration
 from mlx_yoda.train.cost import Amount, work
 from mlx_yoda.train.recompute import Keep
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- chips -->\n", "<!-- /chips -->"
 YODA = Amount(tokens=21_801, targets=12_023, pairs=674_859)
 """The 720 rows of dvgodoy/yoda_sentences in Phi-3's tokens, answers supervised."""
 
@@ -116,12 +114,5 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def updated(readme: str) -> str:
-    """A README with the table as it is now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
-
-
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text("utf-8")), encoding="utf-8")
+    write("chips", table())

@@ -8,9 +8,9 @@ tenth of that free. Predictions, to be confirmed on Apple Silicon.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from benchmarks.readme import write
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
@@ -18,8 +18,6 @@ from mlx_yoda.model.sizes import sizes_of
 from mlx_yoda.train.fit import Fit, choose
 from mlx_yoda.train.recompute import Keep
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- macs -->\n", "<!-- /macs -->"
 PHI3_MINI: Mapping[str, Any] = {
     "hidden_size": 3072,
     "intermediate_size": 8192,
@@ -70,13 +68,6 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def updated(readme: str) -> str:
-    """A README with the table as it is now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
-
-
 def _cell(found: Fit | None) -> str:
     if found is None:
         return "no"
@@ -87,4 +78,4 @@ def _cell(found: Fit | None) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text("utf-8")), encoding="utf-8")
+    write("macs", table())

@@ -3,15 +3,12 @@
 python -m benchmarks.reference        # writes it between the README's markers
 """
 
-from pathlib import Path
-
 import click
 from click.testing import CliRunner
 
+from benchmarks.readme import write
 from mlx_yoda.cli.program import program
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- reference -->\n", "<!-- /reference -->"
 _WIDTH = 100
 
 
@@ -29,12 +26,5 @@ def reference() -> str:
     return "\n".join(sections)
 
 
-def updated(readme: str) -> str:
-    """A README with the reference as it is now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{reference()}{END}{after}"
-
-
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text("utf-8")), encoding="utf-8")
+    write("reference", reference())

@@ -1,17 +1,11 @@
-"""The README's table of predicted times is the formula's."""
+"""Predicted times are the formula's."""
 
 import pytest
 
-from benchmarks.chips import BEGIN, CHIPS, END, PUBLISHED, README, YODA, epoch, share, updated
+from benchmarks.chips import CHIPS, PUBLISHED, YODA, epoch, share
 from mlx_yoda.recipes.forecast import forecast
 from mlx_yoda.train.cost import Amount
 from mlx_yoda.train.recompute import Keep
-
-
-def test_the_readme_s_table_is_current():
-    readme = README.read_text("utf-8")
-    assert readme.count(BEGIN) == readme.count(END) == 1
-    assert readme == updated(readme), "run `python -m benchmarks.chips`"
 
 
 def test_the_share_is_what_was_published():

@@ -1,12 +1,6 @@
-"""The README's memory table is the plan's."""
+"""Which Mac trains how is the plan's word."""
 
-from benchmarks.macs import BEGIN, END, README, fit, updated, working_set
-
-
-def test_the_readme_s_table_is_current():
-    readme = README.read_text("utf-8")
-    assert readme.count(BEGIN) == readme.count(END) == 1
-    assert readme == updated(readme), "run `python -m benchmarks.macs`"
+from benchmarks.macs import fit, working_set
 
 
 def test_what_is_promised_fits():
