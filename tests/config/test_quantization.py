@@ -1,13 +1,17 @@
 """`model.quantization`, a structure among the values: set whole, in short or in part."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_yoda.config.parse import load_config
-from mlx_yoda.config.quantization import short, trouble
+from mlx_yoda.config.quantization import packing, short, trouble
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,10 @@ def test_mistakes_are_named(override, said):
         load_config(None, [override])
     assert str(error.value).startswith(f"--set {override}: ")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mac-8gb", "phi3-mini-4bit"])
+def test_the_small_configurations_need_no_converted_folder(name):
+    model = load_config(CONFIGS / f"{name}.yaml").model
+    assert model.model_name_or_path == "microsoft/Phi-3-mini-4k-instruct"
+    assert packing(model.quantization) == (64, 4, "affine")
