@@ -127,6 +127,11 @@ def _notes(name: str, made: Tokenised, max_length: int) -> Iterator[str]:
             f"{found.truncated} of {found.rows} {name} rows are longer than data.max_length = "
             f"{max_length} tokens and were cut"
         )
+    if made.cached and 0 < len(found.questions) < found.rows:
+        yield (
+            f"where answers are generated, {len(found.questions):,} of the {found.rows:,} {name} "
+            "rows are asked"
+        )
     if made.cached:
         yield (
             f"the tokens of {found.rows:,} {name} rows are kept for other runs in {made.cached} "

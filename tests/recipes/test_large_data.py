@@ -69,6 +69,18 @@ def test_a_resumed_run_reads_nothing_but_its_cached_tokens(
     assert (output / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
+def test_few_of_many_held_out_rows_are_asked_and_it_is_said(
+    configure, tmp_path, monkeypatch, streaming
+):
+    monkeypatch.setattr(tokenised, "_MOST_QUESTIONS", 2)
+    events: list = []
+    settings = ("train.predict_with_generate=true", "train.generation_max_new_tokens=3")
+    finetune(configure(tmp_path / "run", *settings), reporter=events.append)
+    assert [event.rows for event in events if event.name == "generate"] == [2, 2]
+    notes = [event.message for event in events if event.name == "note"]
+    assert "where answers are generated, 2 of the 5 validation rows are asked" in notes
+
+
 def test_going_on_from_memory_with_streams_and_back(configure, tmp_path, monkeypatch):
     """Where the tokens are is no part of a run."""
     run(configure(tmp_path / "whole"))
