@@ -1,5 +1,6 @@
-"""Runs of `mlx-yoda train` on several processes of this machine, started by `mlx.launch`."""
+"""Runs of `mlx-yoda train` on several processes here, started by `mlx.launch` or as it does it."""
 
+import json
 import os
 import random
 import re
@@ -13,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCHER = "from mlx._distributed_utils.launch import main; main()"
+LAUNCHER = [sys.executable, "-c", "from mlx._distributed_utils.launch import main; main()"]
 # Says which process it is, goes to a folder of its own if there is one, and becomes the program.
 BECOME = 'echo $$ > "$0.$MLX_RANK"; cd "$0/$MLX_RANK" 2>/dev/null; exec "$@"'
 
@@ -22,48 +23,55 @@ def free_ports(count: int) -> int:
     """The first of so many ports in a row that nobody listens at."""
     while True:
         first = random.randrange(20_000, 30_000)
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                return first
-            except OSError:
-                continue
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 class Launched:
-    """The launcher with its processes; what they say comes in as they say it.
+    """Processes, and the launcher if there is one; what they say comes in as they say it.
 
     Attributes:
         said: standard output and error of all processes and of the launcher.
     """
 
-    def __init__(self, count: int, args: list[str], folder: Path) -> None:
-        self.folder, self.said = folder, ""
+    def __init__(self, count: int, args: list[str], folder: Path, by_launcher: bool) -> None:
+        self.folder, self.said, self._by_launcher = folder, "", by_launcher
         command = ["sh", "-c", BECOME, str(folder), sys.executable, "-m", "mlx_yoda", *args]
-        port = str(free_ports(count))
+        port, hosts = free_ports(count), folder.with_suffix(".hosts")
+        hosts.write_text(json.dumps([[f"127.0.0.1:{port + rank}"] for rank in range(count)]))
+        launch = [*LAUNCHER, "-n", str(count), "-p", str(port), "--"]
+        receive, send = os.pipe()
         # Standard input stays open and silent: the launcher asks it all the time once it ends.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, "-n", str(count), "-p", port, "--", *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )
-        self._reader = threading.Thread(target=self._read)
+        self.processes = [
+            subprocess.Popen(
+                [*launch, *command] if by_launcher else command,
+                stdin=subprocess.PIPE,
+                stdout=send,
+                stderr=send,
+                cwd=ROOT,
+                env={
+                    **{**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                    **({} if by_launcher else {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}),
+                },
+            )
+            for rank in range(1 if by_launcher else count)
+        ]
+        os.close(send)
+        self._reader = threading.Thread(target=self._read, args=(receive,))
         self._reader.start()
 
-    def _read(self) -> None:
-        for line in self.process.stdout or ():
-            self.said += line
+    def _read(self, receive: int) -> None:
+        with os.fdopen(receive, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                self.said += line
 
     def until(self, words: str, seconds: float = 120) -> None:
         """Wait until something has been said."""
         limit = time.monotonic() + seconds
         while words not in self.said:
-            assert self.process.poll() is None and time.monotonic() < limit, self.said
+            assert self._reader.is_alive() and time.monotonic() < limit, self.said
             time.sleep(0.01)
 
     def signal(self, rank: int, signum: int) -> None:
@@ -72,7 +80,8 @@ class Launched:
 
     def end(self, seconds: float = 120) -> str:
         """Wait for the end; what was said."""
-        self.process.wait(seconds)
+        for process in self.processes:
+            process.wait(seconds)
         self._reader.join(10)
         return self.said
 
@@ -84,7 +93,10 @@ class Launched:
 
     @property
     def codes(self) -> dict[int, int]:
-        """The exit codes that are not 0, by rank, as the launcher tells them."""
+        """The exit codes that are not 0, by rank; the launcher may be quicker with a SIGTERM."""
+        if not self._by_launcher:
+            codes = {rank: process.returncode for rank, process in enumerate(self.processes)}
+            return {rank: code for rank, code in codes.items() if code}
         found = re.findall(r"Node with rank (\d+) exited with code (-?\d+)", self.said)
         return {int(rank): int(code) for rank, code in found}
 
@@ -93,9 +105,9 @@ class Launched:
         for file in self.folder.parent.glob(f"{self.folder.name}.[0-9]"):
             with suppress(ProcessLookupError, ValueError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
         self._reader.join(10)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                stream.close()

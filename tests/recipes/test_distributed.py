@@ -56,15 +56,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def train(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
-    """Starts a run on several processes; none outlives the tests."""
+    """Starts a run on several processes; none outlives the tests.
+
+    Not all of them by `mlx.launch`, which keeps most of a core busy, but all as it does it.
+    """
     with ExitStack() as stack:
 
-        def start(count: int, output: Path, *args: str, **settings: object) -> Launched:
-            options = {**SETTINGS, "data.dataset_name": str(data), **settings}
+        def start(
+            count: int,
+            output: Path,
+            *args: str,
+            by_launcher: bool = True,
+            work: Path | None = None,
+            **more: object,
+        ) -> Launched:
+            options = {**SETTINGS, "data.dataset_name": str(data), **more}
             options["train.output_dir"] = str(output)
             chosen = [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
-            work = tmp_path_factory.mktemp("work") / "run"
-            launched = Launched(count, ["train", *chosen, *args], work)
+            folder = work or tmp_path_factory.mktemp("work") / "run"
+            launched = Launched(count, ["train", *chosen, *args], folder, by_launcher)
             stack.callback(launched.close)
             return launched
 
@@ -121,7 +131,7 @@ def two(train: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
 def test_several_processes_give_the_curve_of_one(train, two, data, tmp_path, count):
     output = two[0] if count == 2 else tmp_path / "run"
     if count == 3:
-        train(3, output).succeed()
+        train(3, output, by_launcher=False).succeed()
     alone(tmp_path / "alone", data, count)
     assert_same_curve(output, tmp_path / "alone")
 
@@ -163,7 +173,7 @@ LONG = {"train.max_steps": 20_000, "train.eval_strategy": "no", "train.save_step
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_checkpoint_is_good(train, data, tmp_path, victim):
-    run = train(2, tmp_path / "run", **LONG)
+    run = train(2, tmp_path / "run", by_launcher=victim == 1, **LONG)
     run.until("step     7/20000")
     run.signal(victim, signal.SIGKILL)
     killed = time.monotonic()
@@ -195,7 +205,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(train, tmp_path):
 
 
 def test_a_process_that_hangs_ends_the_others(train, tmp_path):
-    run = train(2, tmp_path / "run", **LONG)
+    run = train(2, tmp_path / "run", by_launcher=False, **LONG)
     run.until("step     7/20000")
     run.signal(1, signal.SIGSTOP)
     stopped = time.monotonic()
@@ -203,7 +213,7 @@ def test_a_process_that_hangs_ends_the_others(train, tmp_path):
     assert time.monotonic() - stopped < 30
     run.signal(1, signal.SIGKILL)
     run.end()
-    assert run.codes[0] == 2
+    assert run.codes == {0: 2, 1: -signal.SIGKILL}
 
 
 def test_what_one_process_refuses_is_said_once(train, tmp_path):
@@ -218,22 +228,27 @@ def test_what_one_process_refuses_is_said_once(train, tmp_path):
 
 
 def test_numbers_gone_wrong_end_all(train, tmp_path):
-    run = train(2, tmp_path / "run", **{"train.learning_rate": 1e30})
+    run = train(2, tmp_path / "run", by_launcher=False, **{"train.learning_rate": 1e30})
     said = run.end()
     assert said.count("error: ") == 1
     assert "the third in a row, so the run stops" in said
-    assert run.codes[0] == 2 and 1 in run.codes  # unless the launcher is quicker to end it
+    assert run.codes == {0: 2, 1: 2}
 
 
-def test_processes_with_other_rows_are_named(train, data, tmp_path):
-    run = train(2, tmp_path / "run", **{"data.dataset_name": "rows.jsonl"})
+def test_processes_with_other_rows_are_named(train, tmp_path):
     for rank in range(2):
-        (run.folder / str(rank)).mkdir(parents=True)
         rows = [{"prompt": f"{rank} {i}", "completion": "it is"} for i in range(9)]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (run.folder / str(rank) / "rows.jsonl").write_text(lines)
+        file = tmp_path / "work" / str(rank) / "rows.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = train(
+        *(2, tmp_path / "run"),
+        by_launcher=False,
+        work=tmp_path / "work",
+        **{"data.dataset_name": "rows.jsonl"},
+    )
     said = run.end()
     assert said.count("error: ") == 1
     assert "error: process 1 is not like process 0: the training rows is " in said
-    assert run.codes[0] == 2 and 1 in run.codes
+    assert run.codes == {0: 2, 1: 2}
     assert not (tmp_path / "run").exists()
