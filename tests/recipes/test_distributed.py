@@ -219,11 +219,11 @@ def test_a_process_that_hangs_ends_the_others(train, tmp_path):
 def test_what_one_process_refuses_is_said_once(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    run = train(2, tmp_path / "run")
+    run = train(2, tmp_path / "run", by_launcher=False)
     said = run.end()
     assert said.count("error: ") == 1
     assert f"error: the output folder {tmp_path / 'run'} is not empty" in said
-    assert run.codes[0] == 2
+    assert run.codes == {0: 2, 1: 2}
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
