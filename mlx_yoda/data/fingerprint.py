@@ -68,8 +68,11 @@ def _digest_file(path: Path) -> str:
         if memo.is_file() and len(digest := memo.read_text(encoding="utf-8")) == 64:
             return digest
         digest = files.sha256(path)
+        after = path.stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    if (after.st_size, after.st_mtime_ns) != (state.st_size, state.st_mtime_ns):
+        return digest  # of neither the old content nor the new
     with suppress(OSError):  # the tokens' own folder will tell
         memo.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(memo, digest)

@@ -1,6 +1,6 @@
 """Rows of data that is too large to hold: read from their files whenever they are asked for."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -92,7 +92,12 @@ class Part(Streamed):
         return self._choice
 
     def _chosen(self) -> Iterator[Row]:
-        return (row for row, taken in zip(self._whole, self._mask, strict=False) if taken)
+        try:
+            for row, taken in zip(self._whole, self._mask, strict=True):
+                if taken:
+                    yield row
+        except ValueError:  # more rows than were counted, or fewer
+            raise changed(self.files) from None
 
     def _measured(self) -> Extent:
         return Extent(int(self._mask.sum()), self._whole.extent.columns)
@@ -101,6 +106,12 @@ class Part(Streamed):
     def _mask(self) -> np.ndarray:
         share, seed, out = self._choice
         return held_out(len(self._whole), share, seed) == out
+
+
+def changed(files: Sequence[Path]) -> UserError:
+    """What to say if files are not any more what they were when they were first read."""
+    names = ", ".join(map(str, files))
+    return UserError(f"{names} changed while being read; start again once nothing writes there")
 
 
 def held_out(rows: int, share: float, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from mlx_yoda.data.packing import pieces
 from mlx_yoda.data.questions import Question, question_of
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.segments import Segments, Writer, in_memory
-from mlx_yoda.data.streams import Streamed
+from mlx_yoda.data.streams import Streamed, changed
 from mlx_yoda.data.workers import encode_in_processes, processes
 
 _MOST_QUESTIONS = 1000  # that are kept of streamed rows
@@ -77,17 +77,23 @@ def tokenise_rows(
         waiting: is called if another program is about to make the same tokens.
 
     Raises:
-        UserError: a row cannot be read or encoded, or there is no room for the tokens.
+        UserError: a row cannot be read or encoded, the files change meanwhile, or there is no
+            room for the tokens.
     """
     if not isinstance(rows, Streamed):
         write = partial(_write, rows, config, tokenizer, held_out, len(rows), told)
         return Tokenised(*in_memory(write))
 
+    name = fingerprint(rows, config, tokenizer, held_out)
+
     def build(writer: Writer) -> dict[str, Any]:
         most = _MOST_QUESTIONS
-        return asdict(_write(rows, config, tokenizer, held_out, most, told, writer))
+        found = _write(rows, config, tokenizer, held_out, most, told, writer)
+        if fingerprint(rows, config, tokenizer, held_out) != name:  # the name of other tokens
+            raise changed(rows.files)
+        return asdict(found)
 
-    folder = store.folder(fingerprint(rows, config, tokenizer, held_out))
+    folder = store.folder(name)
     segments, kept = store.cached(folder, len(tokenizer.get_vocab()), build, waiting)
     asked = [Question(tuple(q["messages"]), q["reference"]) for q in kept.pop("questions")]
     return Tokenised(segments, Found(**kept, questions=asked), folder)

@@ -69,10 +69,11 @@ def encode_in_processes(
         UserError: as `encode_each`, or one of the processes was ended.
     """
     how = {"train_on": train_on, "max_length": max_length}
-    path = os.pathsep.join(filter(None, sys.path))
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import work; work()"],
+            # -P: what lies in the current folder is no library, whatever its name
+            [sys.executable, "-P", "-c", f"from {__name__} import work; work()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_LIGHT, "PYTHONPATH": path},

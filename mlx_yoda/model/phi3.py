@@ -15,7 +15,7 @@ from mlx_lm.models.phi3 import Model as Phi3
 
 from mlx_yoda.model.ragged import Layout, fold, unfold
 
-__all__ = ["Phi3", "attend", "block", "feed_forward"]
+__all__ = ["Phi3", "attend", "block", "embed", "feed_forward"]
 
 Pre = Callable[[mx.array], mx.array]
 Linear = Callable[[nn.Module, mx.array, Pre], mx.array]
@@ -24,6 +24,15 @@ Linear = Callable[[nn.Module, mx.array, Pre], mx.array]
 def plain(module: nn.Module, source: mx.array, pre: Pre) -> mx.array:
     """The obvious way to call a linear layer."""
     return module(pre(source))
+
+
+def embed(model: Phi3, tokens: mx.array) -> mx.array:
+    """What the first layer takes, `(N,)` to `(N, D)` in the base's dtype.
+
+    An embedding packed in mxfp4 or its like, whose scales are bytes, knows no dtype and gives
+    bfloat16; with norms in float16 all that follows would be float32.
+    """
+    return model.model.embed_tokens(tokens).astype(model.model.norm.weight.dtype)
 
 
 def block(

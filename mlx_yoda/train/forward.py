@@ -15,7 +15,7 @@ from mlx_yoda.lora.inject import lora_layers
 from mlx_yoda.lora.layer import LoRALinear
 from mlx_yoda.lora.product import through_base
 from mlx_yoda.model.family import window_of
-from mlx_yoda.model.phi3 import Phi3
+from mlx_yoda.model.phi3 import Phi3, embed
 from mlx_yoda.model.ragged import Layout, fold
 from mlx_yoda.train.loss import summed_cross_entropy
 from mlx_yoda.train.recompute import Keep, block
@@ -74,7 +74,7 @@ def _phi3(model: Phi3, keep: Sequence[Keep], first: int) -> Forward:
 
     def loss(batch: Arrays) -> mx.array:
         layout = batch.layout._replace(window=window)
-        h = model.model.embed_tokens(batch.tokens) if batch.hidden is None else batch.hidden
+        h = embed(model, batch.tokens) if batch.hidden is None else batch.hidden
         *lower, (last, call_last) = layers[first:]
         for layer, call in lower:
             h = call(layer, h, layout)  # (N, D)

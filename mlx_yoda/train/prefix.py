@@ -68,7 +68,7 @@ def run_prefix(model: phi3.Phi3, first: int, rows: Sequence[Packed]) -> Prefix:
     for start in range(0, len(rows), _ROWS):
         group = rows[start : start + _ROWS]
         batch = Arrays.of(collate(group, choose_shapes([needed(group)])))
-        h, layout = model.model.embed_tokens(batch.tokens), batch.layout._replace(window=window)
+        h, layout = phi3.embed(model, batch.tokens), batch.layout._replace(window=window)
         for layer in model.layers[:first]:
             h = phi3.block(layer, h, layout)  # (N, D)
         ends = [0, *accumulate(len(row.tokens) for row in group)]

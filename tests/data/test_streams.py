@@ -102,6 +102,21 @@ def test_the_same_rows_are_held_out(tmp_path: Path, streaming: None, share: floa
         list(part)
 
 
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_file_with_other_rows_than_were_counted_is_refused(
+    tmp_path: Path, streaming: None, change: int
+) -> None:
+    """Rows are held out by their number, and might be trained on as well."""
+    file = tmp_path / "a.jsonl"
+    jsonl(file)
+    train, held_out = hold_out(read_rows(file), 0.3, 0)
+    list(train)
+    lines = file.read_text("utf-8").splitlines()
+    file.write_text("\n".join([*lines, lines[0]] if change > 0 else lines[:-1]), "utf-8")
+    with pytest.raises(UserError, match=r"a\.jsonl changed while being read; start again"):
+        list(held_out)
+
+
 def test_columns_that_only_the_last_row_has_are_known(tmp_path: Path, streaming: None) -> None:
     rows = [{"text": "x"}] * 3 + [{"text": "y", "other": "z"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

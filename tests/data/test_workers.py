@@ -96,6 +96,16 @@ def test_one_that_is_not_needed_any_more_ends(tokenizer: Any) -> None:
     assert not children()
 
 
+def test_what_lies_in_the_current_folder_is_no_library(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("numpy", "tokenizers", "queue"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of the user')")
+    monkeypatch.chdir(tmp_path)
+    encoded = encode_in_processes(chats(9), tokenizer, train_on="all", max_length=None, count=1)
+    assert len(list(encoded)) == 9
+
+
 def test_half_of_the_cores_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, count in ((None, 2), (1, 2), (8, 4), (24, 12)):
         monkeypatch.setattr(workers.os, "cpu_count", lambda cores=cores: cores)

@@ -4,9 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_yoda.config.schema import LoraConfig, TrainConfig
+from mlx_yoda.config.schema import LoraConfig, Quantization, TrainConfig
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.lora.binding import adapter_of
+from mlx_yoda.model.load import load
 from mlx_yoda.train.forward import Arrays, forward_of
 from mlx_yoda.train.plan import make_plan
 from mlx_yoda.train.prefix import first_adapted_layer, run_prefix
@@ -55,3 +56,10 @@ def test_there_is_no_prefix_where_the_first_layer_trains(make_model):
     assert first_adapted_layer(*make_model()) == 0
     head = LoraConfig(target_modules=["lm_head", "o_proj"], layers_to_transform=None)
     assert first_adapted_layer(*make_model(lora=head)) == 0
+
+
+@pytest.mark.parametrize("mode", ["affine", "mxfp4", "mxfp8", "nvfp4"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_activations_are_of_the_base_s_dtype_however_it_is_packed(make_rows, mode, dtype):
+    base = load("demo", dtype=dtype, quantization=Quantization(mode=mode))
+    assert run_prefix(base.model, 1, make_rows(1)).hidden[0].dtype == getattr(mx, dtype)
