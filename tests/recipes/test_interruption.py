@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -101,3 +103,21 @@ def test_the_step_is_finished_saved_and_gone_on_from(configure, tmp_path, signum
     weights = [tmp_path / name / "adapter_model.safetensors" for name in ("whole", "run")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert [e.step for e in events if e.name == "evaluate"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_of_several_processes_one_whose_terminal_goes_away_asks_all_to_stop(size):
+    """As Ctrl-C does to a process that ssh has started; what it writes then goes nowhere."""
+    code = (
+        "import os, signal\n"
+        "from mlx_yoda.recipes.interruption import stop_on_signal\n"
+        "from mlx_yoda.train.group import Group\n"
+        f"with stop_on_signal(Group({size} - 1, {size})) as stop:\n"
+        "    os.write(1, b'before')\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    os.write(1, b'after')\n"
+        "    os._exit(stop.signum)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = signal.SIGHUP if size > 1 else -signal.SIGHUP
+    assert (done.returncode, done.stdout, done.stderr) == (code, "before", "")
