@@ -5,7 +5,10 @@ All communication of a run goes through here, and in a step it is one sum over e
 
 import json
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import mlx.core as mx
@@ -19,7 +22,8 @@ from mlx_yoda.train.line import End, Line, open_line
 Tree = TypeVar("Tree")
 
 _UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}  # by bytes
-_PATIENCE = 120.0  # seconds for all processes to have come
+_PATIENCE = 120  # seconds for all processes to have come
+_LATE = f"some have not come within {_PATIENCE} seconds"
 
 
 class Group:
@@ -169,16 +173,44 @@ def join(end: End) -> Group:
     """
     if launcher.processes(os.environ) == 1:
         return Group()
-    patience = threading.Timer(_PATIENCE, end, ("the other processes have not come", 2))
-    patience.daemon = True
-    patience.start()
+    late: list[int] = []
     try:
-        group = mx.distributed.init()
-        return Joined(group, end) if group.size() > 1 else Group()
+        with _patience(late, end):
+            group = mx.distributed.init()
+            return Joined(group, end) if group.size() > 1 else Group()
     except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"the processes do not find each other ({first_line(error)}); see that each is "
-            "started, and that the hosts reach one another at the addresses given to mlx.launch."
-        ) from None
+        raise UserError(_apart(_LATE if late else first_line(error))) from None
+
+
+@contextmanager
+def _patience(late: list[int], end: End) -> Iterator[None]:
+    """Bound the time that all processes may take to come.
+
+    MLX holds the GIL while it waits for others to connect, which a signal alone interrupts; and
+    releases it while it waits for their words, where Python handles no signal.
+
+    Args:
+        late: gets the signal, should it come.
+        end: see `join`.
+    """
+    timer = threading.Timer(_PATIENCE + 5, end, (_apart(_LATE), 2))
+    timer.daemon = True
+    timer.start()
+    main = threading.current_thread() is threading.main_thread()  # others can handle no signals
+    if main:
+        before = signal.signal(signal.SIGALRM, lambda signum, frame: late.append(signum))
+        signal.alarm(_PATIENCE)
+    try:
+        yield
     finally:
-        patience.cancel()
+        timer.cancel()
+        if main:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _apart(why: str) -> str:
+    return (
+        f"the processes do not find each other ({why}); see that each is started, and that the "
+        "hosts reach one another at the addresses given to mlx.launch."
+    )

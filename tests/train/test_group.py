@@ -1,5 +1,10 @@
 """What the processes add up and tell each other; here a single one goes the way of several."""
 
+import json
+import os
+import subprocess
+import sys
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import make_plan
 from mlx_yoda.train.step import State, Sums, make_steps
+from tests.recipes.launch import free_ports
 
 CONFIG = TrainConfig(max_steps=4, per_device_train_batch_size=4, logging_steps=1)
 
@@ -101,3 +107,15 @@ def test_what_is_said_is_what_is_heard(joined):
     said = {"rows": [1, 2.5, None], "name": "Zoë", "loss": float("inf")}
     assert joined.gathered(said) == [said]
     assert joined.told([0.1, 0.2]) == [0.1, 0.2]
+
+
+def test_a_process_that_never_comes_is_not_waited_for_for_ever(tmp_path):
+    """MLX waits for it with the GIL held, so no thread could end the wait."""
+    hosts, ports = tmp_path / "hosts", free_ports(2)
+    hosts.write_text(json.dumps([[f"127.0.0.1:{ports}"], [f"127.0.0.1:{ports + 1}"]]))
+    waiting = "import mlx_yoda.train.group as group; group._PATIENCE = 1; group.join(None)"
+    environment = {**os.environ, "MLX_RANK": "0", "MLX_HOSTFILE": str(hosts)}
+    ended = subprocess.run(
+        [sys.executable, "-c", waiting], capture_output=True, env=environment, timeout=30
+    )
+    assert b"UserError: the processes do not find each other (some have not come" in ended.stderr
