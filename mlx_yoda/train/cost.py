@@ -47,9 +47,9 @@ class Speed(NamedTuple):
 
 
 # Passes over the arrays of a width, in units of one number of `Speed.elements` (which a SwiGLU
-# defines: `mlx_yoda.train.calibration`). Fitted to steps on the CPU backend at widths 128 to 2048,
-# four batches, every `Keep`, with and without dropout; `python -m benchmarks.cost` shows what they
-# miss by.
+# defines: `mlx_yoda.train.calibration`). Fitted to steps on the CPU backend at widths 128 to 1024,
+# three batches, every `Keep`, with and without dropout; `python -m benchmarks.cost` shows what they
+# miss by. Graphs are built in Python meanwhile, which only the smallest models feel.
 _WIDTHS, _WIDTHS_AGAIN = 2.1, 1.5
 _PROBABILITIES, _PROBABILITIES_AGAIN = 3.4, 1.9
 _DROPPED, _LOGITS = 1.7, 3.8
