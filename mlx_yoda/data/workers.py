@@ -129,19 +129,29 @@ def _ended() -> UserError:
 
 
 def work() -> None:
-    """A worker's life: the tokenizer, then batches until there are no more."""
+    """A worker's life: the tokenizer, then batches until there are no more.
+
+    It ends without a word if the master does, whatever either was about to say.
+    """
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever libraries print is no result
-    tokenizer, how = pickle.load(source)
+    tokenizer, how = _given(source)
     while True:
-        try:
-            batch = pickle.load(source)
-        except EOFError:
-            return
+        batch = _given(source)
         result: _Result | str
         try:
             result = _Result.of(list(encode_each(batch, tokenizer, **how)))
         except UserError as error:
             result = str(error)
-        pickle.dump(result, sink, pickle.HIGHEST_PROTOCOL)
-        sink.flush()
+        try:
+            pickle.dump(result, sink, pickle.HIGHEST_PROTOCOL)
+            sink.flush()
+        except BrokenPipeError:
+            os._exit(0)  # for closing the sink would be an error again
+
+
+def _given(source: BinaryIO) -> Any:
+    try:
+        return pickle.load(source)
+    except (EOFError, pickle.UnpicklingError):  # the end, perhaps in the middle of something
+        os._exit(0)

@@ -1,7 +1,10 @@
 """Encoding in several processes gives what encoding in one gives, and leaves none behind."""
 
 import os
+import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,27 @@ def test_one_that_is_not_needed_any_more_ends(tokenizer: Any) -> None:
     assert len(children()) == 2
     encoded.close()  # type: ignore[attr-defined]
     assert not children()
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+def test_one_whose_master_is_gone_ends_without_a_word(tokenizer: Any, deaf: bool) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "from mlx_yoda.data.workers import work; work()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert worker.stdin and worker.stdout and worker.stderr
+    if deaf:
+        worker.stdout.close()
+    said = pickle.dumps((tokenizer, {"train_on": "all", "max_length": 9}))
+    said += pickle.dumps(list(chats(9)))
+    worker.stdin.write(said if deaf else said[:-9])
+    worker.stdin.close()
+    with worker.stderr:
+        assert worker.stderr.read() == b""
+    worker.stdout.close()
+    assert worker.wait(20) == 0
 
 
 def test_what_lies_in_the_current_folder_is_no_library(
