@@ -24,6 +24,7 @@ mlx-yoda plan --config configs/phi3-mini.yaml --quantize 4 --memory 8GB
 mlx-yoda plan --model models/phi3-mini-4bit --set data.max_length=256 --json
 """
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SMALL = 10**8  # bytes below which hundredths of a gigabyte say too little
 _PARTS = {
     "weights": "weights of the base",
     "adapter": "adapter, gradients and optimizer",
@@ -85,7 +86,8 @@ def command(
 def _show(found: "Forecast") -> None:
     say(f"{found.trainable_parameters:,} trainable parameters; a memory of {_gb(found.memory)}")
     if found.unread:
-        say(f"rows are taken to be as long as data.max_length allows: {found.unread}")
+        say("rows are taken to be as long as data.max_length allows, and no time is predicted:")
+        say(f"  {found.unread}")
     say()
     say(f"{'rows at once':>12}  {'kept':20}{'peak':>10}{'with cache':>12}")
     for (rows, keep), need in found.table.items():
@@ -98,7 +100,8 @@ def _show(found: "Forecast") -> None:
     chosen = found.chosen
     names = [level.name for level in chosen.keep]
     kept = ", ".join(f"{names.count(n)} layers: {_KEPT[n]}" for n in dict.fromkeys(names))
-    say(f"training takes {chosen.micro_batch} rows at once and keeps ({kept}):")
+    taken = "1 row" if chosen.micro_batch == 1 else f"{chosen.micro_batch} rows"
+    say(f"training takes {taken} at once and keeps ({kept}):")
     for part, meaning in _PARTS.items():
         say(f"  {meaning:34}{_gb(getattr(chosen.demand, part)):>10}{_detail(part, chosen.demand)}")
     if found.time:
@@ -115,7 +118,7 @@ def _show_time(time: "Timing") -> None:
     for name, seconds, detail in (
         ("a step", time.step, f"{_count(time.tokens / time.epoch)} tokens a second"),
         ("an epoch", time.epoch, f"{time.steps_per_epoch:,} steps, {time.tokens:,} tokens"),
-        ("the run", time.run, f"{time.total_steps:,} steps, {epochs:g} epochs"),
+        ("the run", time.run, f"{time.total_steps:,} steps, {epochs:.4g} epochs"),
     ):
         shown = duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
         say(f"  {name:32}{shown:>12}   {detail}")
@@ -134,7 +137,7 @@ def _detail(part: str, need: "Demand") -> str:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:.2f} GB" if size >= _SMALL else f"{size / 1e6:.1f} MB"
 
 
 def _as_dict(found: "Forecast") -> dict[str, Any]:

@@ -29,6 +29,9 @@ def load_saved(folder: Path) -> dict[str, Collection[Row]]:
 
     try:
         found = datasets.load_from_disk(str(folder))
+    except IndexError:  # of the library, which finds no files to put together
+        empty = f"{folder} has no rows, or a split that has none: save it without"
+        raise UserError(empty) from None
     except Exception as error:  # pyarrow's and the library's own, of a dozen kinds
         raise UserError(f"the data set in {folder} is broken: {first_line(error)}") from error
     if isinstance(found, datasets.Dataset):

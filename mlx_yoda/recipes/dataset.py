@@ -135,5 +135,5 @@ def _notes(name: str, made: Tokenised, max_length: int) -> Iterator[str]:
     if made.cached:
         yield (
             f"the tokens of {found.rows:,} {name} rows are kept for other runs in {made.cached} "
-            f"({size(made.cached) / 1e6:,.0f} MB)"
+            f"({size(made.cached) / 1e6:,.0f} MB), and made anew if you delete them"
         )

@@ -67,7 +67,7 @@ def fit_to_machine(
     Raises:
         UserError: there are no rows, or there is not enough memory whatever is done.
     """
-    report(Working(f"planning memory for {len(rows)} rows"))
+    report(Working(f"planning memory for {len(rows):,} rows"))
     fit = fit_to_memory(config, base, rows, part)
     plan = make_plan(rows, config.train, fit.micro_batch, part)
     prefix = frozen_prefix(base, layers, rows, fit.spare)

@@ -90,7 +90,7 @@ def speed(event: Stepped) -> str:
 
 def _start(event: Started) -> str:
     share = 100 * event.trainable_parameters / event.total_parameters
-    held_out = f", {event.validation_rows} held out" if event.validation_rows else ""
+    held_out = f", {event.validation_rows:,} held out" if event.validation_rows else ""
     rows, several = event.rows_per_step, event.processes or 1
     parts = -(-rows // (event.micro_batch * several))
     split = f" in {parts} micro-batches of {event.micro_batch}" if parts > 1 else ""
@@ -99,7 +99,7 @@ def _start(event: Started) -> str:
     return (
         f"{event.trainable_parameters:,} trainable parameters of "
         f"{count(event.total_parameters)} ({share:.2f} %)\n"
-        f"{event.train_rows} training rows{held_out}; {event.total_steps} steps of "
+        f"{event.train_rows:,} training rows{held_out}; {event.total_steps:,} steps of "
         f"{rows} rows{split}, {event.epochs:.4g} epochs"
     )
 

@@ -1,6 +1,7 @@
 """`mlx-yoda plan`: the memory of a run before anything is loaded."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -80,6 +81,7 @@ def test_rows_that_can_be_read_are_planned_with():
 def test_rows_that_cannot_be_read_are_as_long_as_they_may_be(phi3):
     result = run("--model", phi3, "--memory", "24GB")
     assert "rows are taken to be as long as data.max_length allows" in result.stdout
+    assert "and no time is predicted:" in result.stdout
     assert "has no tokenizer" in result.stdout
     assert json.loads(run("--model", phi3, "--json").stdout)["time"] is None
 
@@ -96,6 +98,19 @@ def test_time_is_that_of_all_steps():
     shown = run(*options, "--set", "train.max_steps=90").stdout
     assert "GFLOP/s" in shown
     assert "90 steps, 0.5 epochs" in shown
+    assert "7 steps, 0.03889 epochs" in run(*options, "--set", "train.max_steps=7").stdout
+
+
+def test_a_small_model_s_memory_is_told_in_megabytes():
+    shown = run("--model", "demo", "--data", "demo", "--memory", "8GB").stdout
+    assert re.search(r"in all +\d+\.\d MB\n", shown)
+    assert not re.search(r" 0\.\d\d GB", shown)
+
+
+def test_one_row_is_one_row():
+    options = ("--set", "train.per_device_train_batch_size=1", "--memory", "8GB")
+    shown = run("--model", "demo", "--data", "demo", *options).stdout
+    assert "training takes 1 row at once and keeps" in shown
 
 
 def test_another_machine_s_time_is_not_told(phi3):

@@ -34,6 +34,15 @@ def test_a_file_is_the_training_split(tmp_path: Path) -> None:
     assert splits.train[1].place == f"{path}:2"
 
 
+def test_a_saved_data_set_without_rows_is_named(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": ["a"]})
+    datasets.DatasetDict(train=rows, test=rows.select([])).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match="saved has no rows, or a split that has none"):
+        load(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("name", ["valid", "validation", "val", "dev"])
 def test_a_folder_of_splits(tmp_path: Path, name: str) -> None:
     write(tmp_path / "train.jsonl", "a", "b")

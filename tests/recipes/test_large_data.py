@@ -48,6 +48,7 @@ def test_a_streamed_run_is_the_run_in_memory_to_the_bit(configure, tmp_path, mon
         "the tokens of 5 validation rows",
     ]
     assert str(tmp_path / "cache" / "tokens") in notes[-1]
+    assert notes[-1].endswith(" MB), and made anew if you delete them")
 
 
 def test_a_resumed_run_reads_nothing_but_its_cached_tokens(
