@@ -117,11 +117,15 @@ def _show_time(time: "Timing") -> None:
     say(f"at this machine's {speed} GFLOP/s it takes, evaluation left out:")
     for name, seconds, detail in (
         ("a step", time.step, f"{_count(time.tokens / time.epoch)} tokens a second"),
-        ("an epoch", time.epoch, f"{time.steps_per_epoch:,} steps, {time.tokens:,} tokens"),
-        ("the run", time.run, f"{time.total_steps:,} steps, {epochs:.4g} epochs"),
+        ("an epoch", time.epoch, f"{_steps(time.steps_per_epoch)}, {time.tokens:,} tokens"),
+        ("the run", time.run, f"{_steps(time.total_steps)}, {epochs:.4g} epochs"),
     ):
         shown = duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
         say(f"  {name:32}{shown:>12}   {detail}")
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"
 
 
 def _count(number: float) -> str:

@@ -101,6 +101,8 @@ def cached(
     Raises:
         UserError: there is no room for it, or the folder cannot be written to.
     """
+    if whole := _opened(folder):  # also where nothing may be written, as in a shared cache
+        return whole
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, waiting):

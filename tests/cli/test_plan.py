@@ -98,6 +98,7 @@ def test_time_is_that_of_all_steps():
     shown = run(*options, "--set", "train.max_steps=90").stdout
     assert "GFLOP/s" in shown
     assert "90 steps, 0.5 epochs" in shown
+    assert "1 step, " in run(*options, "--set", "train.max_steps=1").stdout
     assert "7 steps, 0.03889 epochs" in run(*options, "--set", "train.max_steps=7").stdout
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data import streams
+from mlx_yoda.data import streams, tokenised
 from mlx_yoda.data.formats import read_rows
 from mlx_yoda.data.tokenised import Tokenised, tokenise_rows
 from mlx_yoda.errors import UserError
@@ -38,3 +38,21 @@ def test_a_file_that_grows_while_it_is_tokenised_is_refused(
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] == [".lock"]
     file.write_text(before)
     assert len(make(file, tokenizer, lambda *_: None).segments) == len(PAIRS)
+
+
+def test_a_whole_store_needs_no_writing(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cache that somebody shares, where no lock can be held."""
+    monkeypatch.setattr(streams, "LARGE", 0)
+    monkeypatch.setenv("MLX_YODA_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, PAIRS)))
+    made = make(file, tokenizer, lambda *_: None)
+    assert made.cached
+    lock = made.cached.with_suffix(".lock")
+    lock.unlink()
+    lock.mkdir()  # which cannot be opened
+    monkeypatch.setattr(tokenised, "encode_each", None)
+    found = make(file, tokenizer, lambda *_: None)
+    assert found.segments.checksums.tolist() == made.segments.checksums.tolist()
