@@ -36,6 +36,14 @@ def test_any_base_is_measured_in_about_the_time(dtype, quantization):
     assert speed.products > 0 and speed.elements > 0
 
 
+def test_a_width_that_no_group_divides_is_measured_as_it_is_loaded():
+    """Such a weight is not packed."""
+    sizes = sizes_of(CONFIG | {"hidden_size": 48, "intermediate_size": 100}, LoraConfig())
+    packed = {"group_size": 64, "bits": 4}
+    speed = calibrate(sizes, 16, dtype=mx.float32, quantization=packed, seconds=0.01)
+    assert speed.products > 0
+
+
 def test_the_speed_is_that_of_the_products():
     """A pass that takes a hundred times the time tells a hundredth of the speed."""
     from mlx_yoda.train import calibration
