@@ -15,11 +15,17 @@ from mlx_yoda.train.recompute import Keep
 
 
 class Amount(NamedTuple):
-    """How much there is to train on, in a step, an epoch or a run."""
+    """How much there is to train on, in a step, an epoch or a run.
+
+    Attributes:
+        tokens: of all rows.
+        targets: tokens that carry loss.
+        pairs: of tokens within a row, before any mask: what attention multiplies.
+    """
 
     tokens: float
     targets: float
-    pairs: float  # of tokens within a row, before any mask: what attention multiplies
+    pairs: float
 
     @classmethod
     def of(cls, rows: PackedRows) -> "Amount":
@@ -59,13 +65,18 @@ _UPDATE = 3.0  # of the adapter's numbers, an optimizer step
 def work(sizes: Sizes, amount: Amount, keep: Sequence[Keep], *, dropout: bool) -> Work:
     """What forward and backward pass over so much take, optimizer left out.
 
-    Layers below the first adapted one run once, before the first step, and are not counted.
+    A product with a weight is two operations a weight and token, as Kaplan et al. count them (arXiv
+    2001.08361, section 2.1), for each time that the weight takes part. Layers below the first
+    adapted one run once, before the first step, and are not counted.
 
     Args:
         sizes: of the model and its adapter.
         amount: what is trained on.
         keep: what each layer keeps for the backward pass.
         dropout: whether the LoRA branch drops.
+
+    Returns:
+        Floating-point operations of the products, and how many numbers all else passes over.
     """
     d, q, f = sizes.hidden, sizes.qkv, sizes.intermediate
     tokens, targets = amount.tokens, amount.targets

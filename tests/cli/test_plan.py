@@ -6,17 +6,10 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import macs
 from mlx_yoda.cli.program import program
 
-PHI3_MINI = {
-    "model_type": "phi3",
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "vocab_size": 32064,
-    "torch_dtype": "bfloat16",
-}
+PHI3_MINI = {"model_type": "phi3", **macs.PHI3_MINI}
 NORMS = 65 * 3072 * 2  # bytes
 PACKED = 3_821_079_552 - 65 * 3072  # weights in matrices
 
