@@ -12,6 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Tests do not depend on how busy the machine is.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # Before anything imports mlx: its Linux wheel links a reference BLAS, 60 times slower.
 if sys.platform == "linux" and (library := ctypes.util.find_library("openblas")):

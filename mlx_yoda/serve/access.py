@@ -48,7 +48,7 @@ class Access:
         """
         if not self._is_ours(_hostname(f"//{host or ''}")):
             raise Refusal(403, f"This server is not called {host}; ask for it by its address.")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             raise Refusal(403, "Other sites' pages may not ask this server.")
 
     def check_token(self, authorization: str | None) -> None:
@@ -85,6 +85,13 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
 
 
 def _hostname(url: str) -> str | None:

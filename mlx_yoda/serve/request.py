@@ -1,26 +1,57 @@
 """The body of a POST to /v1/chat/completions, checked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from mlx_yoda.data.rows import shown
 from mlx_yoda.serve.refusal import Refusal
 
 _MOST_STOPS = 4  # as OpenAI has it
 _HOTTEST = 2.0
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# What would change the answer and cannot be done: field → values that ask for nothing.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+_SEEDS = 1 << 63  # OpenAI's are signed numbers of 64 bits
+
+_READ = frozenset({
+    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+    "stop", "stream", "stream_options",
+})  # fmt: skip
+# What does not change the answer: whom it is for, and how OpenAI bills and stores it.
+_WITHOUT_EFFECT = frozenset({
+    "user", "safety_identifier", "metadata", "store", "service_tier", "prompt_cache_key",
+    "prompt_cache_retention",
+})  # fmt: skip
+# What would change the answer and is not supported: field → values that ask for nothing. OpenAI's
+# fields, then those that mlx-lm, vLLM and Ollama add. Any other field is refused.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "functions": ([],),
+    "function_call": ("none", "auto"),
     "logprobs": (False,),
+    "top_logprobs": (0,),
     "logit_bias": ({},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "xtc_probability": (0,),
+}
+# A reply of OpenAI's client, sent back as it came, has these without a value.
+_NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
+    "refusal": (),
+    "annotations": ([],),
+    "audio": (),
+    "tool_calls": ([],),
+    "function_call": (),
+    "name": (),
+    "reasoning_content": (),
 }
 
 
@@ -77,9 +108,7 @@ def parse(body: bytes, models: Sequence[str], defaults: Defaults) -> ChatRequest
         Refusal: 400 or 404; it says which field is wrong.
     """
     given = _object(body)
-    for field, nothing in _UNSUPPORTED.items():
-        if given.get(field) is not None and given[field] not in nothing:
-            _wrong(field, "is not supported here; leave it out")
+    _refuse_unsupported(given, _READ | _WITHOUT_EFFECT, _NEUTRAL)
     model = given.get("model")
     if not isinstance(model, str) or model not in models:
         names = " and ".join(models)
@@ -89,7 +118,8 @@ def parse(body: bytes, models: Sequence[str], defaults: Defaults) -> ChatRequest
             param="model",
             code="model_not_found",
         )
-    longest = "max_completion_tokens" if given.get("max_completion_tokens") else "max_tokens"
+    newer = given.get("max_completion_tokens") is not None
+    longest = "max_completion_tokens" if newer else "max_tokens"
     return ChatRequest(
         model=model,
         messages=_messages(given.get("messages"), defaults.system),
@@ -99,8 +129,31 @@ def parse(body: bytes, models: Sequence[str], defaults: Defaults) -> ChatRequest
         seed=_seed(given, defaults.seed),
         stop=_stop(given.get("stop")),
         stream=_flag(given, "stream"),
-        include_usage=_flag(_mapping(given, "stream_options"), "include_usage"),
+        include_usage=_include_usage(given),
     )
+
+
+def _refuse_unsupported(
+    given: Mapping[str, Any],
+    known: Collection[str],
+    neutral: Mapping[str, tuple[Any, ...]],
+    place: str = "",
+) -> None:
+    """Refuse by name what would be ignored; null is what OpenAI's clients send for nothing."""
+    for field, value in given.items():
+        if field in known or value is None:
+            continue
+        if field not in neutral:
+            _wrong(f"{place}{shown(field)}", "is not a field that is known here; leave it out")
+        if not any(
+            value == other and _is_flag(value) == _is_flag(other) for other in neutral[field]
+        ):
+            _wrong(f"{place}{field}", "is not supported here; leave it out")
+
+
+def _is_flag(value: Any) -> bool:
+    """JSON's `true` is not its `1`, which Python takes for equal."""
+    return isinstance(value, bool)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -131,6 +184,7 @@ def _messages(given: Any, system: str | None) -> list[dict[str, str]]:
 def _message(given: Any, place: str) -> dict[str, str]:
     if not isinstance(given, dict):
         _wrong(place, "must be an object with role and content")
+    _refuse_unsupported(given, ("role", "content"), _NEUTRAL_IN_MESSAGE, f"{place}.")
     role = given.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         _wrong(f"{place}.role", f"must be one of {', '.join(_ROLES)}")
@@ -143,10 +197,17 @@ def _content(given: Any, place: str) -> str:
         return given
     if not isinstance(given, list):
         _wrong(place, "must be text")
-    texts = [part["text"] for part in given if isinstance(part, dict) and "text" in part]
-    if len(texts) < len(given) or not all(isinstance(text, str) for text in texts):
-        _wrong(place, "may hold parts of type text only")
-    return "".join(texts)
+    return "".join(_part(part, f"{place}[{i}]") for i, part in enumerate(given))
+
+
+def _part(given: Any, place: str) -> str:
+    if not isinstance(given, dict) or given.get("type", "text") != "text":
+        _wrong(place, "must be a part of type text; others are not supported here")
+    _refuse_unsupported(given, ("type", "text"), {}, f"{place}.")
+    if not isinstance(given.get("text"), str):
+        _wrong(f"{place}.text", "must be text")
+    text: str = given["text"]
+    return text
 
 
 def _max_tokens(given: Mapping[str, Any], field: str, most: int) -> int:
@@ -173,9 +234,9 @@ def _seed(given: Mapping[str, Any], default: int | None) -> int | None:
     value = given.get("seed")
     if value is None:
         return default
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
-        _wrong("seed", "must be a whole number of 64 bits")
-    return value % (1 << 63)
+    if not isinstance(value, int) or isinstance(value, bool) or not -_SEEDS <= value < _SEEDS:
+        _wrong("seed", f"must be a whole number from {-_SEEDS} to {_SEEDS - 1}")
+    return value % (2 * _SEEDS)  # MLX's are unsigned: each has one of its own
 
 
 def _stop(given: Any) -> tuple[str, ...]:
@@ -192,6 +253,14 @@ def _flag(given: Mapping[str, Any], field: str) -> bool:
     if value is not None and not isinstance(value, bool):
         _wrong(field, "must be true or false")
     return bool(value)
+
+
+def _include_usage(given: Mapping[str, Any]) -> bool:
+    options = _mapping(given, "stream_options")
+    # Obfuscation pads chunks against listeners on a network; there is none here.
+    known = ("include_usage", "include_obfuscation")
+    _refuse_unsupported(options, known, {}, "stream_options.")
+    return _flag(options, "include_usage")
 
 
 def _mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:

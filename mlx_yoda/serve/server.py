@@ -4,9 +4,11 @@ import contextlib
 import json
 import select
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from socketserver import ThreadingTCPServer
 from threading import BoundedSemaphore, Timer
 from typing import Any
@@ -21,7 +23,7 @@ from mlx_yoda.serve.worker import Job, Worker
 
 LARGEST = 1 << 20  # bytes of a request's body
 _CONNECTIONS = 32
-_SECONDS = 20.0  # for a request to arrive
+_SECONDS = 20.0  # for a request to arrive, and for its reader to let us wait
 _PATIENCE = 0.5  # seconds between looks whether the client is still there
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -102,6 +104,35 @@ class Server(ThreadingTCPServer):
         """Say nothing of clients that hang up; faults are told by whoever meets them."""
 
 
+class BoundedWriter(BufferedIOBase):
+    """Writes to a connection whose reader may make it wait for so long, all writes together.
+
+    A reader that stops, or takes a byte now and then, would otherwise hold its connection for good.
+    """
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection, self._left = connection, seconds
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Send all of it.
+
+        Raises:
+            TimeoutError: the reader has made it wait for too long.
+            OSError: nobody is there any more.
+        """
+        begun = time.monotonic()
+        self._connection.settimeout(max(self._left, 1e-3))  # 0 would mean not to wait at all
+        self._connection.sendall(content)
+        self._connection.settimeout(None)
+        self._left -= time.monotonic() - begun
+        with memoryview(content) as view:
+            return view.nbytes
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
@@ -114,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
         self._deadline.daemon = True
         self._deadline.start()
         super().setup()
+        self.wfile = BoundedWriter(self.connection, _SECONDS)
 
     def finish(self) -> None:
         """Let go of the connection."""

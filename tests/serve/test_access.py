@@ -52,6 +52,16 @@ def test_with_it_everybody_is(authorization):
     Access("0.0.0.0", TOKEN).check_token(authorization)
 
 
+def test_tokens_are_compared_in_constant_time(monkeypatch):
+    """How long a comparison by `==` takes tells how many of the first characters are right."""
+    compared = []
+    monkeypatch.setattr(
+        "hmac.compare_digest", lambda one, other: compared.append((one, other)) or one == other
+    )
+    Access("0.0.0.0", TOKEN).check_token(f"Bearer {TOKEN}")
+    assert compared == [(TOKEN.encode(), TOKEN.encode())]
+
+
 LOCAL = ["127.0.0.1:8080", "localhost:8080", "localhost", "[::1]:8080"]
 STRANGE = [
     "evil.example:8080",
@@ -85,7 +95,20 @@ def test_nor_is_it_where_others_may_ask(host):
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "http://127.0.0.1:9999", "null", "http://localhost:8080", ""]
+    "origin",
+    [
+        "http://evil.example",
+        "http://127.0.0.1:9999",
+        "null",
+        "http://localhost:8080",
+        "",
+        "http://evil127.0.0.1:8080",  # ends in the right name
+        "http://evil.example/127.0.0.1:8080",
+        "http://evil@127.0.0.1:8080",
+        "http://127.0.0.1:8080.evil.example",  # begins with it
+        "http://[::1",  # is no address at all
+        "http://[",
+    ],
 )
 def test_other_sites_may_not_ask(origin):
     with pytest.raises(Refusal) as refused:

@@ -207,6 +207,57 @@ def silent(begun, closed):
     return voice
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reader_that_stops_reading_is_hung_up_on(make_server, monkeypatch, stream):
+    """Nor one that takes a byte now and then: it may make the server wait for so long in total."""
+    monkeypatch.setattr(module, "_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_CONNECTIONS", 1)
+    large = ["x" * 100_000] * 200  # more than the system's own buffers hold
+
+    server = make_server(base=lambda request: spoken(*large))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        body = json.dumps(HELLO | {"stream": stream})
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall((head + body).encode())
+        begun = time.monotonic()
+        while time.monotonic() - begun < 15:
+            connection.recv(1)
+            if raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+                break  # the one place is free
+            time.sleep(0.05)
+        else:
+            raise AssertionError("the connection was held")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://[::1"},
+        {"Origin": "http://\xe9"},
+        {"Host": "[::1"},
+        {"Host": "\xe9"},
+        {"Content-Type": "\xe9"},
+        {"Authorization": "\xe9"},
+        {"Content-Length": "\xb2"},
+    ],
+    ids=str,
+)
+def test_malformed_headers_get_an_answer(make_server, headers):
+    server = make_server()
+    body = json.dumps(HELLO)
+    sent = {
+        "Host": f"127.0.0.1:{server.port}",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    } | headers
+    lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    said = raw(server, f"POST {CHAT} HTTP/1.1\r\n{lines}\r\n{body}".encode("latin-1"))
+    status = int(said.split(b" ", 2)[1])
+    assert status in (200, 400, 401, 403, 411, 413, 415)
+    assert status == 200 or "error" in json.loads(said.partition(b"\r\n\r\n")[2])
+
+
 def test_a_full_queue_says_when_to_come_back(make_server):
     go, begun = Event(), Event()
 
