@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 End = Callable[[str, int], None]  # (words, exit code): end the process, from another thread
 
@@ -23,7 +23,9 @@ _SILENCE = 20.0  # seconds after which a silent process is taken for lost
 _ASLEEP = 5.0  # seconds after which a watcher was itself stopped, and judges nobody
 _PATIENCE = 10.0  # seconds that the last words of another process are waited for
 _JOIN = 30.0  # seconds for the connection
-_HELLO = 5.0  # seconds for one address to answer, and for the first line of whoever connects
+_HELLO = 5.0  # seconds for one address to answer
+_MOST_UNKNOWN = 64  # connections that have not yet said who they are
+_LONGEST_GREETING = 100  # bytes
 _LOOPBACK = ("127.0.0.1", "::1")
 _WRONG = 2  # exit code
 
@@ -198,18 +200,10 @@ def open_line(
         connection = _connected(hosts, port)
         connection.sendall(f"{token} {rank}\n".encode())
         return Line(rank, {0: connection}, end)
-    token, peers = secrets.token_hex(16), dict[int, socket.socket]()
-    with _server(addresses) as server:
-        server.settimeout(_JOIN)
+    token = secrets.token_hex(16)
+    with _server(addresses) as server, _Reception(server, token.encode(), size) as reception:
         gathered(([*addresses, socket.gethostname()], server.getsockname()[1], token))
-        while len(peers) < size - 1:
-            connection, _ = server.accept()
-            hello = _hello(connection).split()
-            if len(hello) == 2 and hmac.compare_digest(hello[0], token) and hello[1].isdigit():
-                peers[int(hello[1])] = connection
-            else:
-                connection.close()
-    return Line(rank, peers, end)
+        return Line(rank, reception.wait(_JOIN), end)
 
 
 def _server(addresses: Sequence[str]) -> socket.socket:
@@ -230,11 +224,82 @@ def _connected(hosts: Sequence[str], port: int) -> socket.socket:
     raise OSError(f"process 0 does not answer at {', '.join(hosts)}, port {port}")
 
 
-def _hello(connection: socket.socket) -> str:
-    """The first line that somebody says, who may be a stranger."""
-    connection.settimeout(_HELLO)
-    said = b""
-    with contextlib.suppress(OSError):
-        while not said.endswith(b"\n") and len(said) < 100 and (more := connection.recv(1)):
-            said += more
-    return said.decode(errors="replace")
+class _Reception:
+    """Waits for all other processes, which say `TOKEN RANK` on their first line.
+
+    Strangers may connect too and say anything or nothing. All are listened to at once, so that a
+    silent one delays nobody.
+    """
+
+    def __init__(self, server: socket.socket, token: bytes, size: int) -> None:
+        self._server, self._token, self._size = server, token, size
+        self._peers: dict[int, socket.socket] = {}
+        self._unknown: dict[socket.socket, bytes] = {}  # the oldest first, and what each has said
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(server, selectors.EVENT_READ)
+        server.setblocking(False)
+
+    def __enter__(self) -> "_Reception":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up on strangers."""
+        for connection in self._unknown:
+            connection.close()
+        self._selector.close()
+
+    def wait(self, seconds: float) -> dict[int, socket.socket]:
+        """Wait until all are there; rank → connection.
+
+        Raises:
+            TimeoutError: not all have come in time.
+        """
+        until = time.monotonic() + seconds
+        while len(self._peers) < self._size - 1:
+            if (left := until - time.monotonic()) <= 0:
+                raise TimeoutError("not all processes have connected to process 0")
+            for key, _ in self._selector.select(left):
+                if key.fileobj is self._server:
+                    self._accept()
+                elif key.fileobj in self._unknown:
+                    self._listen(cast(socket.socket, key.fileobj))
+        return self._peers
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # it has gone already
+            connection, _ = self._server.accept()
+            connection.setblocking(False)
+            self._selector.register(connection, selectors.EVENT_READ)
+            self._unknown[connection] = b""
+        if len(self._unknown) > _MOST_UNKNOWN:
+            self._forget(next(iter(self._unknown))).close()
+
+    def _listen(self, connection: socket.socket) -> None:
+        """Take one more byte of somebody's first line; what comes after it is for the heartbeat."""
+        try:
+            more = connection.recv(1)
+        except OSError:
+            more = b""
+        self._unknown[connection] += more
+        line = self._unknown[connection]
+        if not more or len(line) > _LONGEST_GREETING:
+            self._forget(connection).close()
+        elif more == b"\n":
+            self._forget(connection)
+            rank = self._rank(line)
+            if rank is None:
+                connection.close()
+            else:
+                self._peers[rank] = connection
+
+    def _forget(self, connection: socket.socket) -> socket.socket:
+        self._selector.unregister(connection)
+        del self._unknown[connection]
+        return connection
+
+    def _rank(self, line: bytes) -> int | None:
+        """Which process says this; None if it is a stranger, or one that is here already."""
+        token, _, said = line.rstrip(b"\n").partition(b" ")
+        missing = set(range(1, self._size)) - self._peers.keys()
+        rank = next((rank for rank in missing if said == b"%d" % rank), None)
+        return rank if hmac.compare_digest(token, self._token) else None

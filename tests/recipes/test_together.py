@@ -1,13 +1,18 @@
 """How several processes share a run; the processes themselves are in `test_distributed.py`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
-from mlx_yoda.config.schema import Config, TrainConfig
+from mlx_yoda.config.schema import Config, LoraConfig, TrainConfig
+from mlx_yoda.data.chat import Example
+from mlx_yoda.data.packing import pack
 from mlx_yoda.errors import UserError
+from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.output import Output
-from mlx_yoda.recipes.together import as_one, part_of
+from mlx_yoda.recipes.together import as_one, make_sure_of_sameness, part_of
+from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.group import Group
 from mlx_yoda.train.plan import Part
 
@@ -48,3 +53,47 @@ def test_memory_that_runs_out_between_the_steps_ends_several_processes(error):
         raise error
     with pytest.raises(RuntimeError, match="else"), as_one(Group(1, 2), "measuring"):
         raise RuntimeError("something else")
+
+
+class Two(Group):
+    """Two processes, of which the other one says what this one says, but for some of it."""
+
+    def __init__(self, **theirs):
+        super().__init__(0, 2)
+        self.theirs, self.mine = theirs, {}
+
+    def gathered(self, value):
+        self.mine = value
+        return [value, value | self.theirs]
+
+
+def agree(group, held_out=(1, 2, 3)):
+    rows = pack(
+        [Example(np.array(held_out, np.int32), np.ones(len(held_out), bool), True)], "none", 8
+    )
+    identity = Identity(LoraConfig(), "demo", None, {"the base's weights": "abc"}, "phi3")
+    make_sure_of_sameness(group, CONFIG, identity, Dataset(rows, rows, [], []))
+    return group.mine
+
+
+def test_processes_that_are_alike_may_train():
+    assert agree(Two()).keys() >= {
+        *(f"{part}.{key}" for part, keys in asdict(CONFIG).items() for key in keys),
+        "the base's weights",
+        "the held-out rows",
+        "the version of mlx",
+        "the version of mlx-yoda",
+    }
+
+
+@pytest.mark.parametrize("name", agree(Two()))
+def test_whatever_differs_between_processes_is_named(name):
+    with pytest.raises(UserError, match=f"process 1 is not like process 0: {name} is"):
+        agree(Two(**{name: "something else"}))
+
+
+def test_other_held_out_rows_are_noticed():
+    """They decide which checkpoint is best, and when to stop."""
+    theirs = agree(Two(), held_out=(1, 2, 4))["the held-out rows"]
+    with pytest.raises(UserError, match="the held-out rows"):
+        agree(Two(**{"the held-out rows": theirs}))

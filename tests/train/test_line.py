@@ -138,32 +138,104 @@ def test_the_same_failure_of_all_is_said_by_the_first_one(sockets, ends):
     assert not ends
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["no.such.name.invalid", "127.0.0.1"]])
-def test_strangers_are_not_let_in(ends, addresses):
-    """Only who bears the token, which the processes know from each other, is one of them."""
-    said, asked = [], threading.Event()
+@pytest.fixture
+def join(ends):
+    """Starts what the first process of several does to meet the others; how it went, and where."""
+    opened = []
 
-    def first_says(value):
-        said.append(value)
-        asked.set()
-        return [value]
+    def start(size=2, addresses=("127.0.0.1",)):
+        said, asked = [], threading.Event()
 
-    found = []
-    thread = threading.Thread(
-        target=lambda: found.append(open_line(0, 2, first_says, addresses, ends.of(0)))
-    )
-    thread.start()
-    assert asked.wait(5)
-    _, port, _ = said[0]
-    for words in (b"GET / HTTP/1.1\r\n\r\n", b"0123 1\n", b""):
-        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
-            stranger.sendall(words or b"\n")
-            with suppress(ConnectionResetError):
-                assert stranger.recv(1) == b""
-    second = open_line(1, 2, lambda _: said, (), ends.of(1))
-    thread.join(5)
-    assert sorted(found[0]._peers) == [1]
-    for line in (second, found[0]):
+        def first_says(value):
+            said.append(value)
+            asked.set()
+            return [value]
+
+        thread = threading.Thread(
+            target=lambda: opened.append(open_line(0, size, first_says, addresses, ends.of(0)))
+        )
+        thread.start()
+        assert asked.wait(5)
+
+        def other(rank):
+            opened.append(open_line(rank, size, lambda _: said, (), ends.of(rank)))
+
+        def met():
+            thread.join(10)
+            assert not thread.is_alive()
+            return sorted(next(line for line in opened if line._rank == 0)._peers)
+
+        return said[0], other, met
+
+    yield start
+    for line in opened:
         line._failing = True
         for connection in line._peers.values():
             connection.close()
+
+
+def is_hung_up_on(stranger):
+    stranger.settimeout(10)
+    with suppress(ConnectionResetError):
+        return stranger.recv(1) == b""
+    return True
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["no.such.name.invalid", "127.0.0.1"]])
+def test_strangers_are_not_let_in(join, addresses):
+    """Only who bears the token, which the processes know from each other, is one of them."""
+    (_, port, token), other, met = join(addresses=addresses)
+    for words in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"0123 1\n",
+        b"\n",
+        b"\xff\xfe 1\n",
+        "ä 1\n".encode(),
+        f"{token} \u00b2\n".encode(),  # a digit to `str.isdigit`, but no number to `int`
+        f"{token} 0\n{token} 2\n{token} -1\n{token} 01\n".encode(),
+        f"{token[:-1]} 1\n".encode(),
+        b"x" * 1000,
+    ):
+        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+            stranger.sendall(words)
+            assert is_hung_up_on(stranger), words
+    other(1)
+    assert met() == [1]
+
+
+def test_a_process_is_not_taken_for_another(join):
+    """Whoever has the token can still not take a place that is taken."""
+    (_, port, token), other, met = join(size=3)
+    other(1)
+    with socket.create_connection(("127.0.0.1", port), 5) as second:
+        second.sendall(f"{token} 1\n".encode())
+        assert is_hung_up_on(second)
+    other(2)
+    assert met() == [1, 2]
+
+
+def test_silent_strangers_delay_nobody(join):
+    (_, port, _), other, met = join(size=3)
+    with ExitStack() as stack:
+        for _ in range(100):  # more than are waited for
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+        began = time.monotonic()
+        other(1)
+        other(2)
+        assert met() == [1, 2]
+        assert time.monotonic() - began < 4  # less than one of them is given to answer
+
+
+def test_on_one_machine_nobody_else_can_connect(join):
+    """127.0.0.2 is this machine too, but another of its addresses, as the network's is."""
+    (_, port, _), other, met = join()
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", port), 2):
+        pass
+    other(1)
+    assert met() == [1]
+
+
+def test_that_not_all_come_is_said(monkeypatch, ends):
+    monkeypatch.setattr("mlx_yoda.train.line._JOIN", 0.3)
+    with pytest.raises(OSError, match="not all processes have connected"):
+        open_line(0, 2, lambda value: [value], ["127.0.0.1"], ends.of(0))
