@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 End = Callable[[str, int], None]  # (words, exit code): end the process, from another thread
 
@@ -262,7 +262,7 @@ class _Reception:
                 if key.fileobj is self._server:
                     self._accept()
                 elif key.fileobj in self._unknown:
-                    self._listen(cast(socket.socket, key.fileobj))
+                    self._listen(key.fileobj)
         return self._peers
 
     def _accept(self) -> None:
