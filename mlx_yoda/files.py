@@ -1,25 +1,32 @@
 """Files that are there whole or not at all: written aside, synced, renamed.
 
-What is being written or removed is called `.<name>.<random>.aside`. A process that is killed may
-leave such a thing behind; `sweep` takes it away.
+What is being written or removed is called `.<name>.<process>@<host>.<random>.aside`. A process that
+is killed may leave it behind; `sweep` removes it.
 """
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mlx_yoda.secrets import redact
 
 _ASIDE = ".aside"
+_WRITER = re.compile(r"\.(\d+)@([0-9a-f]{8})\.\w+\.aside$")
+_ABANDONED = 7 * 24 * 3600  # seconds untouched, where no one here can ask whether its writer lives
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -112,13 +119,17 @@ def remove_directory(path: Path) -> None:
     shutil.rmtree(aside)
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what processes that were killed have left aside in a folder, of one name or of any."""
-    for path in folder.glob(f".{name}.*{_ASIDE}"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that are gone have left aside in a folder, of one name or of any.
+
+    A process is known by its number and its host. What another host has written, whose processes
+    cannot be seen from here, is removed when it has not been touched for a week. A number that has
+    been given to another process since only delays the removal.
+    """
+    for path in folder.glob(f".{glob.escape(name) if name else '*'}.*{_ASIDE}"):
+        if _is_abandoned(path):
+            with contextlib.suppress(OSError):  # another process may be sweeping too
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -142,7 +153,7 @@ def _blamed_on(path: Path) -> Iterator[None]:
 def _file_aside(path: Path) -> Iterator[Path]:
     """A file to be renamed; it is removed if that fails."""
     with _blamed_on(path):
-        handle, name = tempfile.mkstemp(_ASIDE, f".{path.name}.", path.parent)
+        handle, name = tempfile.mkstemp(_ASIDE, _prefix(path), path.parent)
         os.close(handle)
         aside = Path(name)
         try:
@@ -153,7 +164,43 @@ def _file_aside(path: Path) -> Iterator[Path]:
 
 
 def _directory_aside(path: Path) -> Path:
-    return Path(tempfile.mkdtemp(_ASIDE, f".{path.name}.", path.parent))
+    return Path(tempfile.mkdtemp(_ASIDE, _prefix(path), path.parent))
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{os.getpid()}@{_host()}."
+
+
+@cache
+def _host() -> str:
+    """What tells this host's process numbers from others', a container's among them."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:  # macOS
+        numbers = ""
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
+
+
+def _is_abandoned(aside: Path) -> bool:
+    """Whether the process that was writing is gone."""
+    writer = _WRITER.search(aside.name)
+    if writer and writer[2] == _host():
+        return not _is_running(int(writer[1]))
+    try:
+        touched = max(path.stat().st_mtime for path in (aside, *aside.rglob("*")))
+    except OSError:  # it has just gone
+        return False
+    return datetime.now(UTC).timestamp() - touched > _ABANDONED
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlx_yoda import files
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data import store, streams, tokenised
 from mlx_yoda.data.formats import read_rows
@@ -233,8 +234,9 @@ def test_what_a_killed_process_left_is_swept(file: Path, tokenizer: Any, cache: 
     made = make(file, tokenizer)
     assert made.cached
     (made.cached / "store.json").unlink()
-    left = cache / "tokens" / f".{made.cached.name}.x1.aside"
-    others = cache / "tokens" / ".another.x1.aside"
+    gone = f"99999999@{files._host()}.x1.aside"
+    left = cache / "tokens" / f".{made.cached.name}.{gone}"
+    others = cache / "tokens" / f".another.{gone}"
     for folder in (left, others):
         folder.mkdir()
     make(file, tokenizer)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_yoda import files
 from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
@@ -163,7 +164,8 @@ def test_another_architecture_cannot_be_forced(configure, copy, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_swept(configure, whole, copy):
-    (copy / ".checkpoint-7.x1.aside").mkdir()
-    (copy / ".config.yaml.x1.aside").write_text("half")
+    gone = f"99999999@{files._host()}.x1.aside"
+    (copy / f".checkpoint-7.{gone}").mkdir()
+    (copy / f".config.yaml.{gone}").write_text("half")
     run(configure(copy), resume=True)
     assert {path.name for path in copy.iterdir()} == {path.name for path in whole.iterdir()}
