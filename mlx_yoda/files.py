@@ -6,18 +6,15 @@ is killed may leave it behind; `sweep` removes it.
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,8 +123,8 @@ def sweep(folder: Path, name: str | None = None) -> None:
     cannot be seen from here, is removed when it has not been touched for a week. A number that has
     been given to another process since only delays the removal.
     """
-    for path in folder.glob(f".{glob.escape(name) if name else '*'}.*{_ASIDE}"):
-        if _is_abandoned(path):
+    for path in folder.glob(f".*{_ASIDE}"):
+        if path.name.startswith(f".{name}." if name else ".") and _is_abandoned(path):
             with contextlib.suppress(OSError):  # another process may be sweeping too
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -178,7 +175,7 @@ def _host() -> str:
         numbers = os.readlink("/proc/self/ns/pid")
     except OSError:  # macOS
         numbers = ""
-    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{os.uname().nodename} {numbers}".encode()).hexdigest()[:8]
 
 
 def _is_abandoned(aside: Path) -> bool:
@@ -186,6 +183,8 @@ def _is_abandoned(aside: Path) -> bool:
     writer = _WRITER.search(aside.name)
     if writer and writer[2] == _host():
         return not _is_running(int(writer[1]))
+    from datetime import UTC, datetime  # not at the top: help does without
+
     try:
         touched = max(path.stat().st_mtime for path in (aside, *aside.rglob("*")))
     except OSError:  # it has just gone
