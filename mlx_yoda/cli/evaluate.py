@@ -9,7 +9,7 @@ import click
 
 from mlx_yoda.cli.answering import MODEL
 from mlx_yoda.cli.command import Command, remark, say
-from mlx_yoda.cli.settings import config_options, configuration, is_chosen, settings
+from mlx_yoda.cli.settings import config_options, configuration, settings
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.compare import Comparison, Split
@@ -58,12 +58,12 @@ def command(
     With --config, such as the config.yaml of an output folder, everything defaults from it: the
     model, the data and how it is read and split, and the adapter in its output folder.
     """
-    named = file is not None or is_chosen(MODEL) or any(MODEL in text for text in overrides)
-    if not named and adapter is None:
-        raise click.UsageError("Name a model with --model, an adapter with --adapter, or --config.")
     if max_tokens is not None:
         overrides = (*overrides, f"train.generation_max_new_tokens={max_tokens}")
     config = configuration(file, overrides)
+    named = "model_name_or_path" in config.model.fields_set
+    if file is None and not named and adapter is None:
+        raise click.UsageError("Name a model with --model, an adapter with --adapter, or --config.")
     if adapter is None and file is not None:
         adapter = _trained(Path(config.train.output_dir))
 

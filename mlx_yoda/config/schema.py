@@ -4,8 +4,8 @@ Each field carries its one-line help, from which the command line's help and the
 made; nothing else in the program holds a default.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
 
 def _field(default: Any, help: str) -> Any:
@@ -14,6 +14,26 @@ def _field(default: Any, help: str) -> Any:
     if isinstance(default, dict | list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+class Section:
+    """A part of the configuration that knows which of its fields somebody has set.
+
+    A field that is set to its default is set all the same. `dataclasses.replace` sets every field.
+
+    Attributes:
+        fields_set: names of the arguments that it was made with (pydantic's `model_fields_set`).
+            They are no field: equality, `asdict` and a checkpoint's identity do not see them.
+    """
+
+    fields_set: frozenset[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments that `__init__` is about to get."""
+        section = super().__new__(cls)
+        positional = [field.name for field in fields(cls)[: len(args)]]  # type: ignore[arg-type]
+        section.__dict__["fields_set"] = frozenset([*positional, *kwargs])  # it is frozen
+        return section
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,7 @@ class Quantization:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The frozen base model (names as in TRL's ModelConfig)."""
 
     model_name_or_path: str = _field(
@@ -54,7 +74,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(Section):
     """The adapter (names and meaning as in PEFT's LoraConfig)."""
 
     r: int = _field(8, "Rank of the update.")
@@ -84,7 +104,7 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """The rows, and how they become tokens with a loss mask."""
 
     dataset_name: str = _field(
@@ -118,7 +138,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """The run (names and meaning as in transformers' TrainingArguments)."""
 
     output_dir: str = _field("outputs/phi3-yoda", "Where the adapter and the checkpoints go.")

@@ -139,7 +139,7 @@ def fewer_bits(model: ModelConfig, adapter: str) -> str | None:
         trained_in = load_config(folder / _SETTINGS).model.quantization
     except UserError:  # it is not needed to answer
         return None
-    if trained_in is None or model.quantization is not None:
+    if trained_in is None or "quantization" in model.fields_set:
         return None
     return (
         f"The adapter {adapter} was trained on its base quantised on load: "

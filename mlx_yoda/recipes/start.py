@@ -1,6 +1,6 @@
 """The model to train: the base with LoRA layers in it, new ones or those of an adapter."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -70,17 +70,15 @@ def _continued(wanted: LoraConfig, theirs: LoraConfig) -> LoraConfig:
     Raises:
         UserError: a setting is given that is not the adapter's.
     """
-    defaults, found = asdict(LoraConfig()), asdict(theirs)
-    for name, value in asdict(wanted).items():
-        given = value != defaults[name] and _sorted(value) != _sorted(found[name])
-        if given and name != "lora_dropout":
+    changed = "lora_dropout" in wanted.fields_set
+    for name in sorted(wanted.fields_set - {"lora_dropout"}):
+        value, found = getattr(wanted, name), getattr(theirs, name)
+        if _sorted(value) != _sorted(found):
             raise UserError(
                 f"lora.{name} is {value!r}, but the adapter that model.init_adapter names has "
-                f"{found[name]!r}, which cannot change: leave lora.{name} out."
+                f"{found!r}, which cannot change: leave lora.{name} out."
             )
-    if wanted.lora_dropout != defaults["lora_dropout"]:
-        return replace(theirs, lora_dropout=wanted.lora_dropout)
-    return theirs
+    return replace(theirs, lora_dropout=wanted.lora_dropout) if changed else theirs
 
 
 def _sorted(value: object) -> object:

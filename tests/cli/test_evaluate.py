@@ -65,6 +65,15 @@ def test_a_model_may_be_named_in_any_way(invoke, adapter, data, base_folder):
         assert "made for another model" in result.stderr
 
 
+def test_a_file_that_names_no_model_leaves_the_adapters_base(invoke, adapter, data, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data:\n  dataset_name: {data}\n")
+    args = ["evaluate", "--config", tmp_path / "c.yaml", "--adapter", adapter, "--limit", 1]
+    assert measured(invoke(*args, "--json"))["adapter"]
+    # Its value says the word, but it names no model either.
+    args[1:3] = ["--data", data, "--set", "train.output_dir=model.model_name_or_path"]
+    assert measured(invoke(*args, "--json"))["adapter"]
+
+
 def test_options_reach_the_configuration(invoke, data, monkeypatch):
     seen = []
 

@@ -1,6 +1,8 @@
 """Configuration from YAML, --set and options: every field arrives, every mistake is named."""
 
-from dataclasses import asdict, fields, replace
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_yoda.config import Config
+from mlx_yoda.config import Config, LoraConfig
 from mlx_yoda.config.parse import load_config, to_yaml
 from mlx_yoda.config.values import expected
 from mlx_yoda.errors import UserError
@@ -110,6 +112,27 @@ def test_every_field_arrives(tmp_path, key, way):
         config = load_config(None, options={key: value})
     assert value_of(config, key) == value
     assert all(value_of(config, k) == value_of(Config(), k) for k in keys() if k != key)
+
+
+def test_what_is_set_is_known_even_if_it_is_the_default(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("lora:\n  r: 8\ntrain:\n  output_dir: there\n")
+    options = {"train.seed": 42, "model.quantization": 4}
+    config = load_config(file, ["lora.lora_dropout=0.05", "model.quantization.bits=4"], options)
+    assert config.lora.fields_set == {"r", "lora_dropout"}
+    assert config.train.fields_set == {"output_dir", "seed"}
+    assert config.model.fields_set == {"quantization"}
+    assert config.data.fields_set == Config().data.fields_set == set()
+
+
+def test_what_is_set_is_no_part_of_a_section():
+    set_, left, positional = LoraConfig(r=8), LoraConfig(), LoraConfig(8, lora_alpha=16)
+    assert set_ == left == positional
+    assert (repr(set_), asdict(set_)) == (repr(left), asdict(left))
+    assert positional.fields_set == {"r", "lora_alpha"}
+    assert copy.deepcopy(set_).fields_set == pickle.loads(pickle.dumps(set_)).fields_set == {"r"}
+    with pytest.raises(FrozenInstanceError):
+        set_.fields_set = frozenset()  # type: ignore[misc]
 
 
 def test_options_win_over_set_and_set_over_the_file(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
+from mlx_yoda.config.parse import load_config
 from mlx_yoda.config.schema import Config, LoraConfig, ModelConfig, TrainConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
@@ -14,6 +15,7 @@ from mlx_yoda.recipes.respond import read_adapter
 from mlx_yoda.recipes.start import model_to_train, parameters
 
 KEYS = {"r": 3, "lora_alpha": 9, "target_modules": ["o_proj", "qkv_proj"], "use_rslora": True}
+OURS = "lora.lora_dropout"
 
 
 @pytest.fixture
@@ -51,6 +53,22 @@ def test_an_adapter_is_gone_on_from_bit_for_bit(configured, make_adapter, tmp_pa
     assert again == config  # config.yaml of the run repeats it
 
 
+@pytest.mark.parametrize("way", ["file", "set", "option", "python"])
+def test_a_dropout_that_is_the_default_holds_if_it_is_set(base_folder, make_adapter, tmp_path, way):
+    source = make_adapter(**KEYS, lora_dropout=0.5)
+    options = {"model.model_name_or_path": str(base_folder), "model.init_adapter": str(source)}
+    assert model_to_train(load_config(None, (), options))[0].lora.lora_dropout == 0.5
+    file = tmp_path / "run.yaml"
+    file.write_text("lora:\n  lora_dropout: 0.05\n" if way == "file" else "")
+    overrides = ["lora.lora_dropout=0.05"] if way == "set" else []
+    config = load_config(file, overrides, options | ({OURS: 0.05} if way == "option" else {}))
+    if way == "python":
+        config = replace(config, lora=LoraConfig(lora_dropout=0.05))
+    config, _, layers = model_to_train(config)
+    assert config.lora.lora_dropout == 0.05
+    assert {layer.dropout for layer in layers.values()} == {0.05}
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
@@ -58,6 +76,10 @@ def test_an_adapter_is_gone_on_from_bit_for_bit(configured, make_adapter, tmp_pa
         ({"target_modules": ["down_proj"]}, "lora.target_modules"),
         ({"use_dora": True}, "lora.use_dora"),
         ({"init_lora_weights": "pissa"}, "lora.init_lora_weights"),
+        # Set to the default, which is not the adapter's either.
+        ({"r": 8}, "lora.r is 8, but the adapter .* has 3"),
+        ({"use_rslora": False}, "lora.use_rslora is False, but the adapter .* has True"),
+        ({"target_modules": LoraConfig().target_modules}, "lora.target_modules"),
     ],
 )
 def test_settings_that_are_not_the_adapters_are_refused(configured, make_adapter, lora, message):
