@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -12,15 +12,18 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.adapters.peft import Adapter
-from mlx_yoda.data.controls import protection
-from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.messages import Message, read_messages, read_tools
+from mlx_yoda.data.template import TemplatedChat
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, target_paths
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
 from mlx_yoda.model.family import expecting, longest_row
 from mlx_yoda.model.piece import Piece
 
-Messages = Sequence[dict[str, str]]  # [{"role": …, "content": …}, …]
+Messages = Sequence[Message]  # [{"role": …, "content": …}, …]
+Tools = Sequence[Mapping[str, Any]]  # JSON schemas of what the model may call
 T = TypeVar("T")
 
 
@@ -71,6 +74,7 @@ def pieces(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int | None = None,
+    tools: Tools | None = None,
 ) -> Iterator[Piece]:
     """Yield the answer to a conversation piece by piece, with its tokens and how it ends.
 
@@ -82,12 +86,13 @@ def pieces(
         temperature: 0 takes the likeliest token each time; larger is more random.
         top_p: sample only among the likeliest tokens that together have this probability.
         seed: makes sampling repeatable (it seeds MLX's global generator); None leaves it.
+        tools: what the model may call, as the chat template shows it.
 
     Raises:
         UserError: an option is out of its range, or the chat template refuses the conversation.
     """
     _check_options(max_tokens, temperature, top_p)
-    prompt = prompt_tokens(tokenizer, messages)
+    prompt = prompt_tokens(tokenizer, messages, tools)
     if seed is not None:
         mx.random.seed(seed)
     sampler = make_sampler(temp=temperature, top_p=top_p)
@@ -121,6 +126,7 @@ def answer_all(
     *,
     max_tokens: int,
     batch_size: int = 16,
+    tools: Sequence[Tools | None] | None = None,
 ) -> list[str]:
     """Answer many conversations greedily, several at a time.
 
@@ -133,17 +139,19 @@ def answer_all(
         conversations: each up to and with the user's turn.
         max_tokens: most tokens to generate for each.
         batch_size: rows that are generated side by side.
+        tools: what the model may call in each of them; None for nothing anywhere.
 
     Raises:
         UserError: as `pieces`.
     """
     _check_options(max_tokens, 0.0, 1.0)
-    prompts = [prompt_tokens(tokenizer, messages) for messages in conversations]
+    asked = list(zip(conversations, tools or [None] * len(conversations), strict=True))
+    prompts = [prompt_tokens(tokenizer, *question) for question in asked]
     if not prompts:
         return []
     longest, limit = max(map(len, prompts)), longest_row(model)
     if limit and longest > limit:  # a batch has one length, and this model has two ways
-        return [answer(model, tokenizer, m, max_tokens=max_tokens) for m in conversations]
+        return [answer(model, tokenizer, m, max_tokens=max_tokens, tools=t) for m, t in asked]
     generator = BatchGenerator(
         model,
         max_tokens=max_tokens,
@@ -157,28 +165,32 @@ def answer_all(
             for response in responses:
                 if response.finish_reason != "stop":
                     tokens[response.uid].append(response.token)
-    return [_text(tokenizer, row) for row in tokens.values()]
+    return [text_of(tokenizer, row) for row in tokens.values()]
 
 
-def prompt_tokens(tokenizer: TokenizerWrapper, messages: Messages) -> list[int]:
+def prompt_tokens(
+    tokenizer: TokenizerWrapper, messages: Messages, tools: Tools | None = None
+) -> list[int]:
     """The conversation in the tokenizer's chat template, up to where the answer begins.
 
     A control token that somebody spells out in it is encoded as text (see `data.controls`).
 
     Raises:
-        UserError: there is no template, or it refuses the conversation.
+        UserError: there is no template, it refuses the conversation or leaves out a part of it,
+            or a message is not what it should be.
     """
     if not tokenizer.has_chat_template:
         raise UserError("the model's tokenizer has no chat template, so it cannot be talked to.")
-    protected = protection((message["content"] for message in messages), tokenizer)
-    # A template is a program by the model's author: it may raise anything.
-    try:
-        return tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, **protected
-        )
-    except Exception as error:
-        reason = first_line(error)
-        raise UserError(f"the chat template refuses the conversation: {reason}.") from None
+    conversation = Conversation(
+        read_messages(list(messages), "messages"),
+        text=None,
+        place="the conversation",
+        tools=read_tools(tools and list(tools), "tools"),
+    )
+    chat = TemplatedChat(conversation, tokenizer)
+    if "tools" in chat.left_out(add_generation_prompt=True):
+        raise chat.refused("it leaves out the tools")
+    return chat.tokens(add_generation_prompt=True).tolist()
 
 
 def _check_options(max_tokens: int, temperature: float, top_p: float) -> None:
@@ -190,7 +202,7 @@ def _check_options(max_tokens: int, temperature: float, top_p: float) -> None:
         raise UserError(f"top_p must be above 0 and at most 1, not {top_p}.")
 
 
-def _text(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
+def text_of(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
     """Detokenise as streaming does, so that both ways give the same text."""
     detokenizer = tokenizer.detokenizer
     for token in tokens:

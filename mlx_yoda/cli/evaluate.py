@@ -76,6 +76,8 @@ def command(
         remark(note)
     remark(f"Measuring {len(rows)} rows of {config.data.dataset_name} ({split}) …")
     comparison = compare(responder, rows, config)
+    for note in comparison.notes:
+        remark(note)
     if as_json:
         say(json.dumps({"split": split, **asdict(comparison)}, indent=2))
     else:

@@ -1,11 +1,20 @@
 """Which columns hold what: rows become conversations, or plain texts."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data.rows import Row, kind, shown
+from mlx_yoda.data.messages import (
+    Message,
+    Tools,
+    has_json_arguments,
+    read_messages,
+    read_text,
+    read_tools,
+    texts,
+)
+from mlx_yoda.data.remarks import Kind, Remark
+from mlx_yoda.data.rows import Row, shown
 from mlx_yoda.data.streams import columns_of
 from mlx_yoda.errors import UserError
 
@@ -15,15 +24,7 @@ _PAIRS = (  # recognised where the configuration names no column, best first
     ("sentence", "translation"),
 )
 _LONGEST = 4_000_000  # characters of a row: about a million tokens, which take 3 seconds to find
-_MOST_MESSAGES = 1_000  # finding the assistant's turns takes their number squared
-_ROLES = ("system", "user", "assistant")
-
-
-class Message(NamedTuple):
-    """One turn of a chat."""
-
-    role: str
-    content: str
+_TOOLS = "tools"  # the column that is read beside messages, or beside prompt and completion
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ class Conversation:
         place: where its row is, for messages to the user.
         context: how many of the first messages are a prompt, which carries no loss even if
             the assistant speaks in it.
+        tools: the JSON schemas of what the assistant may call, or None.
+        remarks: what the user should know of how its row was read.
     """
 
     messages: tuple[Message, ...] | None
     text: str | None
     place: str
     context: int = 0
+    tools: Tools | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 # What reads a row, and the columns it is to read.
@@ -58,7 +63,7 @@ def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Co
 
     Recognised are, in this order: messages; prompt with completion; sentence with
     translation_extra or translation; text. Prompt and completion are text, or lists of
-    messages (TRL's conversational form).
+    messages (TRL's conversational form). A column `tools` goes with both.
 
     Raises:
         UserError: a column is missing, or a value is not what its column should hold.
@@ -76,13 +81,18 @@ def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Co
             "data.messages_column or data.text_column"
         )
     read, names = reader
+    used = {*names, _TOOLS} if read is not _plain else set(names)
     for row in rows:
-        yield _bounded(read(row, *names))
+        given = [name for name, value in row.values.items() if value not in (None, "", [])]
+        unused = (name for name in given if name not in used)
+        remarks = (Remark(Kind.UNUSED, shown(name)) for name in unused)
+        conversation = read(row, *names)
+        yield _bounded(replace(conversation, remarks=(*conversation.remarks, *remarks)))
 
 
 def _bounded(conversation: Conversation) -> Conversation:
     """Refuse what no model could read, before hours are spent on finding out."""
-    spoken = (message.content for message in conversation.messages or ())
+    spoken = texts([conversation.tools, *map(_spoken, conversation.messages or ())])
     length = len(conversation.text or "") + sum(map(len, spoken))
     if length > _LONGEST:
         raise UserError(
@@ -90,6 +100,10 @@ def _bounded(conversation: Conversation) -> Conversation:
             "drop it"
         )
     return conversation
+
+
+def _spoken(message: Message) -> list[object]:
+    return [value for key, value in message.items() if key != "role"]
 
 
 def _check_names(columns: Sequence[str], config: DataConfig, place: str) -> None:
@@ -123,62 +137,34 @@ def _reader(columns: Sequence[str], config: DataConfig) -> _Reader | None:
 
 
 def _plain(row: Row, column: str) -> Conversation:
-    return Conversation(None, _text(row.values.get(column), f"{row.place}: {column}"), row.place)
+    text = read_text(row.values.get(column), f"{row.place}: {column}")
+    return Conversation(None, text, row.place)
 
 
 def _chat(row: Row, column: str) -> Conversation:
-    value = row.values.get(column)
-    return Conversation(_messages(value, f"{row.place}: {column}"), None, row.place)
+    return _conversation(row, read_messages(row.values.get(column), f"{row.place}: {column}"))
 
 
 def _pair(row: Row, prompt: str, completion: str) -> Conversation:
     asked = _turns(row, prompt, role="user")
     answered = _turns(row, completion, role="assistant")
-    return Conversation(asked + answered, None, row.place, context=len(asked))
+    return _conversation(row, asked + answered, context=len(asked))
+
+
+def _conversation(row: Row, messages: tuple[Message, ...], context: int = 0) -> Conversation:
+    """A chat with the tools of its row."""
+    tools = read_tools(row.values.get(_TOOLS), f"{row.place}: {_TOOLS}")
+    parsed = any(map(has_json_arguments, row.values.values()))
+    remarks = (Remark(Kind.ARGUMENTS),) if parsed else ()
+    return Conversation(messages, None, row.place, context, tools, remarks)
 
 
 def _turns(row: Row, column: str, role: str) -> tuple[Message, ...]:
     """One message from text, or the messages of a list."""
     value, where = row.values.get(column), f"{row.place}: {column}"
     if isinstance(value, list):
-        return _messages(value, where)
-    return (Message(role, _text(value, where)),)
-
-
-def _messages(value: object, where: str) -> tuple[Message, ...]:
-    if not isinstance(value, list):
-        raise UserError(f"{where} must be a list of messages, not {kind(value)}")
-    if not value:
-        raise UserError(f"{where} is a list without messages")
-    if len(value) > _MOST_MESSAGES:
-        raise UserError(
-            f"{where} has {len(value):,} messages, more than {_MOST_MESSAGES:,}; split the row or "
-            "drop it"
-        )
-    return tuple(_message(item, f"{where}[{i}]") for i, item in enumerate(value))
-
-
-def _message(value: object, where: str) -> Message:
-    if not isinstance(value, Mapping) or not {"role", "content"} <= value.keys():
-        raise UserError(f"{where} must be an object with a role and a content, not {kind(value)}")
-    if value.get("tool_calls"):
-        raise UserError(f"{where} has tool_calls, which mlx-yoda does not train on; drop the row")
-    role = value["role"]
-    if role not in _ROLES:
-        raise UserError(f"{where} has the role {shown(role)}; the roles are {', '.join(_ROLES)}")
-    return Message(role, _text(value["content"], f"{where}.content"))
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where} must be text, not {kind(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
-        raise UserError(f"{where} holds half of a surrogate pair, which is no character") from None
-    if "\0" in value:
-        raise UserError(f"{where} holds a NUL character, which no text has; take it out")
-    return value
+        return read_messages(value, where)
+    return ({"role": role, "content": read_text(value, where)},)
 
 
 def _list(columns: Sequence[str]) -> str:

@@ -10,24 +10,33 @@ That cuts the text at the marks, so it is asked for only where there is somethin
 other conversation is encoded as a whole, to the bit as without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def protection(contents: Iterable[str], tokenizer: Any) -> dict[str, bool]:
-    """What `apply_chat_template` must be told, so that these contents are encoded as text.
+def spelt(contents: Iterable[str], tokenizer: Any) -> list[str]:
+    """The control tokens that texts spell out.
 
-    Control tokens are those that the tokenizer declares special, and those that end a sequence.
     Plain text rows are not asked about: their author has written the control tokens there.
+    """
+    contents = list(contents)
+    return [token for token in controls(tokenizer) if any(token in text for text in contents)]
 
-    Args:
-        contents: what the speakers say.
-        tokenizer: a Hugging Face tokenizer, or mlx-lm's wrapper around one.
+
+def controls(tokenizer: Any) -> tuple[str, ...]:
+    """The tokens that the tokenizer declares special, and the one that ends a sequence."""
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return tuple(dict.fromkeys([*special, *filter(None, [tokenizer.eos_token])]))
+
+
+def without_trailing(text: str, tokens: Sequence[str]) -> tuple[str, list[str]]:
+    """Take tokens off the end of a text, with the white space behind each.
 
     Returns:
-        `{"sanitize_control_tokens": True}` if a control token is spelt out, else nothing.
+        What is left, and the tokens that were taken off, the last one first.
     """
-    controls = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    controls += [token for token in (tokenizer.eos_token,) if token]
-    spelt = any(control in content for content in contents for control in controls)
-    return {"sanitize_control_tokens": True} if spelt else {}
+    taken: list[str] = []
+    while token := next((token for token in tokens if text.rstrip().endswith(token)), None):
+        text = text.rstrip().removesuffix(token)
+        taken.append(token)
+    return text, taken

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.messages import Message, Tools
+from mlx_yoda.data.template import TemplatedChat, without_end_tokens
+from mlx_yoda.data.turns import answer_tokens, is_weightless
 
 
 @dataclass(frozen=True)
@@ -11,28 +15,44 @@ class Question:
     """A held-out conversation that ends with the assistant's turn.
 
     Attributes:
-        messages: the turns before it, as {"role", "content"}.
-        reference: what the assistant should say.
+        messages: the turns before it.
+        reference: token ids of what the model is taught to say, up to where it ends its turn.
+            They have what the chat template adds to the words of the row, such as an empty
+            <think></think>, and are to be decoded as answers are.
+        tools: what the assistant may call, where the chat template shows it.
     """
 
-    messages: tuple[dict[str, str], ...]
-    reference: str
+    messages: tuple[Message, ...]
+    reference: tuple[int, ...]
+    tools: Tools | None = None
 
     @property
     def prompt(self) -> str:
-        """The user's last words."""
-        return self.messages[-1]["content"]
+        """The last words before the answer."""
+        return next(m["content"] for m in reversed(self.messages) if m.get("content") is not None)
 
 
-def questions(held_out: Iterable[Conversation]) -> list[Question]:
-    """The conversations that end with an answer, taken apart into question and answer."""
-    return [question for question in map(question_of, held_out) if question]
+def questions(held_out: Iterable[Conversation], tokenizer: Any) -> list[Question]:
+    """The conversations that end with an answer, taken apart into question and answer.
+
+    Raises:
+        UserError: the chat template cannot render one of them.
+    """
+    found = (question_of(conversation, tokenizer) for conversation in held_out)
+    return [question for question in found if question]
 
 
-def question_of(conversation: Conversation) -> Question | None:
-    """One conversation, if it ends with an answer."""
+def question_of(conversation: Conversation, tokenizer: Any) -> Question | None:
+    """One conversation, if it ends with an answer that is worth giving.
+
+    Raises:
+        UserError: the chat template cannot render it.
+    """
     messages = conversation.messages
-    if not messages or len(messages) < 2 or messages[-1].role != "assistant":
+    if not messages or len(messages) < 2 or messages[-1]["role"] != "assistant":
         return None
-    before = tuple({"role": m.role, "content": m.content} for m in messages[:-1])
-    return Question(before, messages[-1].content)
+    if is_weightless(messages[-1]):
+        return None
+    chat = TemplatedChat(without_end_tokens(conversation, tokenizer)[0], tokenizer)
+    tools = None if "tools" in chat.left_out() else conversation.tools
+    return Question(chat.messages[:-1], tuple(answer_tokens(chat).tolist()), tools)

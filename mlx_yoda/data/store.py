@@ -21,7 +21,7 @@ from mlx_yoda import files
 from mlx_yoda.data.segments import Segments, Writer, checksum
 from mlx_yoda.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 _TOKENS, _SUPERVISED, _INDEX, _TOLD = "tokens.bin", "supervised.bin", "index.npy", "store.json"
 _SAMPLES = 64  # segments that are checked at the start
 _SMALL = 1 << 16  # a vocabulary of so many fits into uint16

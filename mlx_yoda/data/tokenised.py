@@ -1,5 +1,6 @@
 """Rows become tokens: in memory, or where they are many once for all runs, on disk."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from mlx_yoda.data.columns import Conversation, read_conversations
 from mlx_yoda.data.fingerprint import fingerprint
 from mlx_yoda.data.packing import pieces
 from mlx_yoda.data.questions import Question, question_of
+from mlx_yoda.data.remarks import Kind, Remark
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.segments import Segments, Writer, in_memory
 from mlx_yoda.data.streams import Streamed, changed
@@ -33,11 +35,28 @@ class Found:
         rows: how many.
         truncated: how many of them were cut.
         questions: those that ask something, the first ones.
+        remarks: what else there is to say of them, and of how many.
     """
 
     rows: int = 0
     truncated: int = 0
     questions: list[Question] = field(default_factory=list)
+    remarks: Counter[Remark] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON has it, which `from_json` reads again."""
+        remarks = [[*remark, count] for remark, count in self.remarks.items()]
+        return {**vars(self), "questions": list(map(asdict, self.questions)), "remarks": remarks}
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Found":
+        """What `as_json` gave."""
+        questions = [
+            Question(tuple(q["messages"]), tuple(q["reference"]), q["tools"] and tuple(q["tools"]))
+            for q in kept["questions"]
+        ]
+        remarks = Counter({Remark(Kind(kind), name): n for kind, name, n in kept["remarks"]})
+        return cls(kept["rows"], kept["truncated"], questions, remarks)
 
 
 @dataclass(frozen=True)
@@ -91,12 +110,11 @@ def tokenise_rows(
         found = _write(rows, config, tokenizer, held_out, most, told, writer)
         if fingerprint(rows, config, tokenizer, held_out) != name:  # the name of other tokens
             raise changed(rows.files)
-        return asdict(found)
+        return found.as_json()
 
     folder = store.folder(name)
     segments, kept = store.cached(folder, len(tokenizer.get_vocab()), build, waiting)
-    asked = [Question(tuple(q["messages"]), q["reference"]) for q in kept.pop("questions")]
-    return Tokenised(segments, Found(**kept, questions=asked), folder)
+    return Tokenised(segments, Found.from_json(kept), folder)
 
 
 def _write(
@@ -116,7 +134,7 @@ def _write(
     def asked() -> Iterator[Conversation]:
         for conversation in read_conversations(rows, config):
             wanted = held_out and len(found.questions) < most_questions
-            if wanted and (question := question_of(conversation)):
+            if wanted and (question := question_of(conversation, tokenizer)):
                 found.questions.append(question)
             yield conversation
 
@@ -129,6 +147,7 @@ def _write(
                 told(found.rows, len(rows))
             found.rows += 1
             found.truncated += len(example.tokens) < whole
+            found.remarks.update(example.remarks)
             yield example
 
     packing = "none" if held_out else config.packing

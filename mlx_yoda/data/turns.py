@@ -8,127 +8,82 @@ the template renders a beginning as a beginning is checked on the text.
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlx_yoda.data.columns import Conversation, Message
-from mlx_yoda.data.controls import protection
-from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.data.controls import controls, without_trailing
+from mlx_yoda.data.messages import Message
+from mlx_yoda.data.template import TemplatedChat, end_ids, holds
+from mlx_yoda.errors import UserError
 
 _MARKED = re.compile(r"\{%-?\s*generation\b")
 
 
-def assistant_tokens(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+def assistant_tokens(chat: TemplatedChat) -> tuple[np.ndarray, np.ndarray]:
     """The tokens of a chat, and which of them the assistant says.
 
     Returns:
         tokens: `(L,)` int32.
-        supervised: `(L,)` bool: the content of the assistant's turns that are no prompt, with
-            the tokens that end a turn and, after the last one, all that follows; never the
-            first token.
+        supervised: `(L,)` bool: the content of the assistant's turns that are no prompt and have
+            no weight 0, with the tokens that end a turn and, after the last one, all that
+            follows; never the first token.
 
     Raises:
         UserError: the template fails, or does not render beginnings of the chat alike.
     """
-    options = _protection(chat, tokenizer)
+    turns = range(chat.chat.context, len(chat.messages))
+    spoken = [i for i in turns if chat.messages[i]["role"] == "assistant"]
+    weightless = [i for i in spoken if is_weightless(chat.messages[i])]
     # Transformers cannot give both the marks and the protection of the words.
-    if _is_marked(tokenizer) and not options:
-        tokens, supervised = _marked(chat, tokenizer)
+    if _is_marked(chat.tokenizer) and not chat.protection:
+        tokens, supervised = _marked(chat)
+        for turn in weightless:
+            supervised[_place(chat, turn, tokens)] = False
     else:
-        tokens, supervised = _compared(chat, tokenizer, options)
+        tokens = chat.tokens()
+        supervised = np.zeros(len(tokens), bool)
+        for turn in sorted({*spoken}.difference(weightless)):
+            supervised[_place(chat, turn, tokens)] = True
     supervised[:1] = False
     return tokens, supervised
 
 
-def chat_tokens(
-    chat: Conversation,
-    messages: Sequence[Message],
-    tokenizer: Any,
-    add_generation_prompt: bool = False,
-) -> np.ndarray:
-    """`(L,)` int32 token ids of the first messages of a chat; only the template controls it.
+def all_tokens(chat: TemplatedChat) -> tuple[np.ndarray, np.ndarray]:
+    """As `assistant_tokens`, but supervised is all that has no weight 0, whoever says it.
 
     Raises:
-        UserError: as `render`.
+        UserError: as there, or a turn of weight 0 is not the assistant's.
     """
-    text = render(chat, messages, tokenizer, add_generation_prompt)
-    options = _protection(chat, tokenizer)
-    return _encoded(text, chat, messages, tokenizer, options, add_generation_prompt)
+    tokens = chat.tokens()
+    supervised = np.arange(len(tokens)) > 0
+    for turn, message in enumerate(chat.messages):
+        if is_weightless(message):
+            if message["role"] != "assistant":
+                raise UserError(
+                    f"{chat.chat.place}: weight 0 is for the assistant's turns; take it off the "
+                    f"{message['role']}'s, or set data.train_on to completions"
+                )
+            supervised[_place(chat, turn, tokens)] = False
+    return tokens, supervised
 
 
-def _encoded(
-    text: str,
-    chat: Conversation,
-    messages: Sequence[Message],
-    tokenizer: Any,
-    options: Mapping[str, bool],
-    add_generation_prompt: bool = False,
-) -> np.ndarray:
-    """The tokens of a text that `render` made of these messages, who may need protection."""
-    if not options:
-        return tokenise(text, tokenizer)
-    return np.asarray(_applied(chat, messages, tokenizer, add_generation_prompt, options), np.int32)
-
-
-def tokenise(text: str, tokenizer: Any, *, add_special_tokens: bool = False) -> np.ndarray:
-    """`(L,)` int32 token ids of a text."""
-    return np.asarray(tokenizer.encode(text, add_special_tokens=add_special_tokens), np.int32)
-
-
-def render(
-    chat: Conversation,
-    messages: Sequence[Message],
-    tokenizer: Any,
-    add_generation_prompt: bool = False,
-) -> str:
-    """The text of the first messages of a chat.
+def answer_tokens(chat: TemplatedChat) -> np.ndarray:
+    """`(A,)` int32: what the assistant is taught to say in the last turn, up to an end token.
 
     Raises:
-        UserError: the template fails on them, or leaves the words of the user or system out.
+        UserError: the template fails.
     """
-    text: str = _applied(chat, messages, tokenizer, add_generation_prompt, {"tokenize": False})
-    for message in messages:
-        if message.role != "assistant" and message.content.strip() not in text:
-            raise _refused(chat, tokenizer, f"it leaves out what the {message.role} says")
-    return text
+    prompt = chat.tokens(len(chat.messages) - 1, add_generation_prompt=True)
+    whole = chat.tokens()
+    answer = whole[_agree(prompt, whole) :]
+    ends = np.flatnonzero(np.isin(answer, end_ids(chat.tokenizer)))
+    return answer[: ends[0]] if len(ends) else answer
 
 
-def _protection(chat: Conversation, tokenizer: Any) -> dict[str, bool]:
-    """The same for the whole chat and for its beginnings, so that their tokens agree."""
-    return protection((message.content for message in chat.messages or ()), tokenizer)
-
-
-def _applied(
-    chat: Conversation,
-    messages: Sequence[Message],
-    tokenizer: Any,
-    add_generation_prompt: bool,
-    options: Mapping[str, bool],
-) -> Any:
-    # A template is a program by the model's author: it may raise anything.
-    try:
-        return tokenizer.apply_chat_template(
-            [message._asdict() for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            return_dict=False,
-            **options,
-        )
-    except Exception as error:
-        raise _refused(chat, tokenizer, first_line(error)) from None
-
-
-def _refused(chat: Conversation, tokenizer: Any, reason: str) -> UserError:
-    if tokenizer.chat_template is None:
-        return UserError(
-            f"{chat.place}: the model's tokenizer has no chat template; take a model that was "
-            "made for chat, or plain text (data.text_column)"
-        )
-    advice = ""
-    if any(message.role == "system" for message in chat.messages or ()):
-        advice = "; if it knows no system role, put the system's words into the user's first turn"
-    return UserError(f"{chat.place}: the model's chat template refuses the row ({reason}){advice}")
+def is_weightless(message: Message) -> bool:
+    """Whether a message is to carry no loss, as OpenAI's format has it."""
+    return message.get("weight") == 0
 
 
 def _is_marked(tokenizer: Any) -> bool:
@@ -136,65 +91,61 @@ def _is_marked(tokenizer: Any) -> bool:
     return isinstance(template, str) and bool(_MARKED.search(template)) and tokenizer.is_fast
 
 
-def _marked(chat: Conversation, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+def _marked(chat: TemplatedChat) -> tuple[np.ndarray, np.ndarray]:
     """By the template's own marks."""
-    messages = chat.messages or ()
-    render(chat, messages, tokenizer)  # for its errors
+    chat.text()  # for its errors
     # mlx-lm's wrapper, which cannot be called, has no way to ask for the mask.
-    hugging_face = tokenizer if callable(tokenizer) else tokenizer._tokenizer
-    found = hugging_face.apply_chat_template(
-        [message._asdict() for message in messages],
+    tokenizer = chat.tokenizer if callable(chat.tokenizer) else chat.tokenizer._tokenizer
+    found = tokenizer.apply_chat_template(
+        list(map(dict, chat.messages)),
         return_dict=True,
         return_assistant_tokens_mask=True,
+        **chat.tools,
     )
     tokens = np.asarray(found["input_ids"], np.int32)
     supervised = np.asarray(found["assistant_masks"], bool)
-    if chat.context:
-        prompt = tokenise(_before(chat, chat.context, tokenizer), tokenizer)
+    if chat.chat.context:
+        prompt = chat.tokens(chat.chat.context, add_generation_prompt=True)
         supervised[: _agree(prompt, tokens)] = False
     return tokens, supervised
 
 
-def _compared(
-    chat: Conversation, tokenizer: Any, options: Mapping[str, bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    """By comparing the chat's beginnings with the whole."""
-    messages = chat.messages or ()
-    whole = render(chat, messages, tokenizer)
-    tokens = _encoded(whole, chat, messages, tokenizer, options)
-    supervised = np.zeros(len(tokens), bool)
-    for i in range(chat.context, len(messages)):
-        if messages[i].role != "assistant":
-            continue
-        last = i == len(messages) - 1
-        before = _before(chat, i, tokenizer)
-        after = whole if last else render(chat, messages[: i + 1], tokenizer)
-        if not _agrees(before, after, whole, messages[i].content.strip()):
-            raise UserError(
-                f"{chat.place}: the model's chat template renders a turn differently once others "
-                "follow, so the assistant's tokens cannot be told; set data.train_on to all, or "
-                "mark them in the template with {% generation %}"
-            )
-        opened = _encoded(before, chat, messages[:i], tokenizer, options, True)
-        end = len(tokens)
-        if not last:
-            end = _agree(_encoded(after, chat, messages[: i + 1], tokenizer, options), tokens)
-        supervised[_agree(opened, tokens) : end] = True
-    return tokens, supervised
-
-
-def _agrees(before: str, after: str, whole: str, content: str) -> bool:
-    """Whether whole, as well as after, goes on from before with the content."""
-    found = after.find(content, len(before))
-    said = after[: found + len(content)]
-    return found >= 0 and said.startswith(before) and whole.startswith(said)
-
-
-def _before(chat: Conversation, turn: int, tokenizer: Any) -> str:
-    """The chat up to where the assistant begins to speak in one of its turns."""
+def _place(chat: TemplatedChat, turn: int, tokens: np.ndarray) -> slice:
+    """Which of the chat's tokens the assistant says in a turn, by comparing its beginnings."""
     if turn == 0:
-        raise UserError(f"{chat.place}: the assistant has the first turn; begin with the user's")
-    return render(chat, (chat.messages or ())[:turn], tokenizer, add_generation_prompt=True)
+        raise UserError(
+            f"{chat.chat.place}: the assistant has the first turn; begin with the user's"
+        )
+    last = turn == len(chat.messages) - 1
+    if not _agrees(chat, turn):
+        raise UserError(
+            f"{chat.chat.place}: the model's chat template renders a turn differently once others "
+            "follow, so the assistant's tokens cannot be told; set data.train_on to all, or "
+            "mark them in the template with {% generation %}"
+        )
+    start = _agree(chat.tokens(turn, add_generation_prompt=True), tokens)
+    return slice(start, len(tokens) if last else _agree(chat.tokens(turn + 1), tokens))
+
+
+def _agrees(chat: TemplatedChat, turn: int) -> bool:
+    """Whether the whole chat goes on from before a turn with what the assistant says in it."""
+    before = chat.text(turn, add_generation_prompt=True)
+    after, whole = chat.text(turn + 1), chat.text()
+    if not after.startswith(before) or not whole.startswith(before):
+        return False
+    said = _said(after[len(before) :], chat, turn)
+    return said is not None and whole[len(before) :].startswith(said)
+
+
+def _said(after: str, chat: TemplatedChat, turn: int) -> str | None:
+    """The beginning of a text that has all that the assistant says in a turn, or None."""
+    message = chat.messages[turn]
+    content = message.get("content", "").strip()
+    if message.keys() <= {"role", "content", "weight"} and content in after:
+        return after[: after.find(content) + len(content)]
+    if "tool_calls" in message or holds(after, content):  # in the template's own words
+        return without_trailing(after, controls(chat.tokenizer))[0].rstrip()
+    return None
 
 
 def _agree(beginning: np.ndarray, whole: np.ndarray) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from mlx_yoda.data.chat import Example, encode_each
 from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.remarks import Remark
 from mlx_yoda.errors import UserError
 
 _BATCH = 256  # conversations that a process is given at a time
@@ -31,6 +32,7 @@ class _Result(NamedTuple):
     supervised: np.ndarray
     lengths: list[int]
     wholes: list[bool]
+    remarks: list[tuple[Remark, ...]]
     uncut: list[int]
 
     @classmethod
@@ -40,14 +42,16 @@ class _Result(NamedTuple):
             np.concatenate([example.supervised for example, _ in made]),
             [len(example.tokens) for example, _ in made],
             [example.whole for example, _ in made],
+            [example.remarks for example, _ in made],
             [uncut for _, uncut in made],
         )
 
     def made(self) -> Iterator[tuple[Example, int]]:
         cuts = np.cumsum(self.lengths)[:-1]
         parts = np.split(self.tokens, cuts), np.split(self.supervised, cuts)
-        for tokens, supervised, whole, uncut in zip(*parts, self.wholes, self.uncut, strict=True):
-            yield Example(tokens, supervised, whole), uncut
+        told = zip(self.wholes, self.remarks, strict=True)
+        for tokens, supervised, how, uncut in zip(*parts, told, self.uncut, strict=True):
+            yield Example(tokens, supervised, *how), uncut
 
 
 def processes() -> int:

@@ -10,10 +10,11 @@ from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation, conversations
 from mlx_yoda.data.packing import PackedRows, pack
 from mlx_yoda.data.questions import Question, questions
+from mlx_yoda.data.remarks import notes
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
-from mlx_yoda.generation import answer_all
+from mlx_yoda.generation import answer_all, text_of
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded
@@ -54,6 +55,7 @@ class Comparison:
         questions: how many of the rows could be asked.
         base: the base alone.
         adapter: the base with the adapter, or None.
+        notes: remarks for the user, such as which columns are not used.
     """
 
     model_name_or_path: str
@@ -64,6 +66,7 @@ class Comparison:
     questions: int
     base: Measured
     adapter: Measured | None
+    notes: tuple[str, ...]
 
 
 def read_split(config: Config, split: Split, limit: int | None = None) -> list[Conversation]:
@@ -98,7 +101,7 @@ def compare(responder: Responder, rows: Sequence[Conversation], config: Config) 
     encoded = encode(rows, base.tokenizer, train_on=data.train_on, max_length=data.max_length)
     packed = pack(encoded.examples, "none", data.max_length)
     check_lengths(packed, longest_row(base.model))
-    asked = questions(rows)
+    asked = questions(rows, base.tokenizer)
     with disabled(base.model):
         alone = _measure(base, packed, asked, config)
     return Comparison(
@@ -110,6 +113,7 @@ def compare(responder: Responder, rows: Sequence[Conversation], config: Config) 
         questions=len(asked),
         base=alone,
         adapter=_measure(base, packed, asked, config) if responder.adapter else None,
+        notes=tuple(notes(encoded.remarks)),
     )
 
 
@@ -124,9 +128,11 @@ def _measure(
             base.model,
             base.tokenizer,
             [question.messages for question in asked],
+            tools=[question.tools for question in asked],
             max_tokens=config.train.generation_max_new_tokens,
         )
-        scores = score(answers, [question.reference for question in asked])
+        references = [text_of(base.tokenizer, question.reference) for question in asked]
+        scores = score(answers, references)
     return Measured(
         loss=loss,
         perplexity=perplexity(loss),

@@ -9,6 +9,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_yoda.config.schema import Config, DataConfig
 from mlx_yoda.data.packing import PackedRows, grouped
 from mlx_yoda.data.questions import Question
+from mlx_yoda.data.remarks import notes as remark_notes
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.sources import load_splits
 from mlx_yoda.data.store import size
@@ -75,6 +76,7 @@ def prepare(
             "with answers, so there are none to score; take loss."
         )
     notes = [
+        *remark_notes(train.found.remarks + validation.found.remarks),
         *_notes("training", train, config.data.max_length),
         *_notes("validation", validation, config.data.max_length),
     ]

@@ -2,12 +2,11 @@
 
 from mlx_yoda.adapters.peft import load_adapter
 from mlx_yoda.config.schema import TrainConfig
-from mlx_yoda.generation import answer
 from mlx_yoda.lora.binding import Adapter, Layers, install
 from mlx_yoda.model.load import Loaded
 from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.interruption import Interrupted, Stop
-from mlx_yoda.recipes.samples import generated
+from mlx_yoda.recipes.samples import generated, sample
 from mlx_yoda.recipes.saving import NotSaving, Saver
 from mlx_yoda.recipes.together import as_one
 from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, Working
@@ -134,10 +133,8 @@ class Milestones:
 
     def _sample(self) -> Sample:
         """One greedy answer, always to the same question; nothing is drawn for it."""
-        question = self.data.questions[0]
         most = self.config.generation_max_new_tokens
-        said = answer(self.base.model, self.base.tokenizer, question.messages, max_tokens=most)
-        return Sample(question.prompt, question.reference, said)
+        return sample(self.base, self.data.questions[0], max_new_tokens=most)
 
     def _why_stopped(self, step: int) -> str:
         least = self.config.early_stopping_threshold

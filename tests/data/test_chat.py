@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, LlamaTokenizer
 
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data.chat import encode
-from mlx_yoda.data.columns import Conversation, Message, conversations
+from mlx_yoda.data.columns import Conversation, conversations
 from mlx_yoda.data.packing import pack
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.sources import load_splits
@@ -31,7 +31,7 @@ columns = ["messages", "prompt", "completion", "sentence", "translation", "text"
 
 
 def pair(prompt: str, completion: str, place: str = "x:1") -> Conversation:
-    messages = (Message("user", prompt), Message("assistant", completion))
+    messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": completion})
     return Conversation(messages, None, place, context=1)
 
 
@@ -98,7 +98,11 @@ def test_longer_rows_are_cut_and_counted(tokenizer: Any) -> None:
     ("conversation", "max_length", "message"),
     [
         (pair("hi", "ho", "y:7"), 5, "y:7: the prompt fills all of the 5 tokens to which the"),
-        (Conversation((Message("user", "hi"),), None, "y:7"), 99, "y:7: nothing to learn from"),
+        (
+            Conversation(({"role": "user", "content": "hi"},), None, "y:7"),
+            99,
+            "y:7: nothing to learn from",
+        ),
         (Conversation(None, "", "y:7"), 99, "y:7: nothing to learn from"),
     ],
 )
@@ -171,7 +175,7 @@ def test_phi3_learns_the_answers_only(shared: Path) -> None:
     wrapped = encode(read, TokenizerWrapper(tokenizer), train_on="completions", max_length=64)
     for conversation, example, other in zip(read, direct.examples, wrapped.examples, strict=True):
         assert conversation.messages
-        answer = conversation.messages[1].content
+        answer = conversation.messages[1]["content"]
         learned = tokenizer.decode(example.tokens[example.supervised])
         assert learned == f"{answer}<|end|><|endoftext|>"
         np.testing.assert_array_equal(example.tokens, other.tokens)

@@ -1,9 +1,13 @@
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data.columns import Conversation, Message, conversations
+from mlx_yoda.data.columns import Conversation, conversations
+from mlx_yoda.data.messages import Message
+from mlx_yoda.data.remarks import Kind
 from mlx_yoda.data.rows import Row
 from mlx_yoda.errors import UserError
 
@@ -13,7 +17,13 @@ RULE = {"role": "system", "content": "s"}
 
 
 def read(values: dict[str, Any], **columns: Any) -> Conversation:
-    return conversations([Row(values, "x.jsonl:1")], DataConfig(**columns))[0]
+    (found,) = conversations([Row(values, "x.jsonl:1")], DataConfig(**columns))
+    return replace(found, remarks=())
+
+
+def unused(values: dict[str, Any], **columns: Any) -> list[str]:
+    (found,) = conversations([Row(values, "x.jsonl:1")], DataConfig(**columns))
+    return [remark.name for remark in found.remarks if remark.kind == Kind.UNUSED]
 
 
 def refused(values: dict[str, Any], **columns: Any) -> str:
@@ -24,7 +34,7 @@ def refused(values: dict[str, Any], **columns: Any) -> str:
 
 def chat(*contents: str, roles: str = "ua") -> tuple[Message, ...]:
     names = {"s": "system", "u": "user", "a": "assistant"}
-    return tuple(Message(names[r], c) for r, c in zip(roles, contents, strict=True))
+    return tuple({"role": names[r], "content": c} for r, c in zip(roles, contents, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -110,15 +120,28 @@ def test_kinds_that_exclude_each_other() -> None:
         ({"messages": [ASK, "hi"]},
          "messages[1] must be an object with a role and a content, not text"),
         ({"messages": [{"from": "human", "value": "q"}]},
-         "messages[0] must be an object with a role and a content, not an object"),
+         "messages[0] has the keys 'from' and 'value', which is ShareGPT's form; write role for"),
+        ({"messages": [{"role": "user"}]}, "messages[0] has no content; a message is an object"),
+        ({"messages": [{"text": "q"}]}, "messages[0] has no role and no content; a message is"),
         ({"messages": [{"role": "human", "content": "q"}]},
-         "messages[0] has the role 'human'; the roles are system, user, assistant"),
+         "messages[0] has the role 'human'; the roles are system, user, assistant, tool"),
         ({"messages": [{"role": ["user"], "content": "q"}]}, "messages[0] has the role ['user']"),
         ({"messages": [ASK, {"role": "assistant", "content": None}]},
          "messages[1].content must be text, not null"),
-        ({"messages": [ASK, {**SAY, "tool_calls": [{}]}]}, "messages[1] has tool_calls"),
+        ({"messages": [ASK, {**SAY, "tool_calls": "f()"}]},
+         "messages[1].tool_calls must be a list of objects, not text"),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"name": "f", "arguments": "{"}]}]},
+         "messages[1].tool_calls[0].arguments is text that is not JSON"),
+        ({"messages": [ASK, {**SAY, "weight": 0.5}]}, "messages[1].weight must be 0 or 1, not 0.5"),
+        ({"messages": [ASK, {**SAY, "reasoning": "\ud800"}]},
+         "messages[1] holds half of a surrogate pair"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]},
-         "messages[0].content must be text, not a list"),
+         "messages[0].content[0].text must be text, not null"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+         "messages[0].content[0] is 'image_url'; mlx-yoda reads parts of type 'text' only"),
+        ({"messages": [ASK, SAY], "tools": "["}, "tools is text that is not JSON"),
+        ({"messages": [ASK, SAY], "tools": {"a": 1}},
+         "tools must be a list of tools, each an object, not an object"),
         ({"text": True}, "text must be text, not true or false"),
         ({"text": "\ud800"}, "text holds half of a surrogate pair"),
     ],
@@ -130,3 +153,40 @@ def test_values_that_are_not_what_they_should_be(values: dict[str, Any], message
 def test_parquet_leaves_nulls_in_messages() -> None:
     found = read({"messages": [{**ASK, "tool_calls": None}, {**SAY, "name": None}]})
     assert found.messages == chat("q", "a")
+
+
+def test_columns_with_a_value_that_are_not_read_are_named() -> None:
+    alpaca = {"instruction": "Do.", "input": "the hat", "output": "hat", "id": 0, "note": ""}
+    named = {"prompt_column": "instruction", "completion_column": "output"}
+    assert unused(alpaca, **named) == ["'input'", "'id'"]
+    assert unused({"prompt": "p", "completion": "c", "tools": [{"name": "f"}]}) == []
+    assert unused({"text": "t", "tools": [{"name": "f"}], "source": None}) == ["'tools'"]
+    assert unused({"messages": [ASK, SAY], "prompt": "p"}) == ["'prompt'"]
+
+
+def test_whole_messages_and_tools_are_read() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"x": "1"}'}}
+    messages = [
+        ASK,
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+        {"role": "tool", "content": [{"type": "text", "text": "12"}, {"text": " C"}], "name": "f"},
+        {**SAY, "weight": 0, "tool_calls": []},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    for column in (tools, json.dumps(tools)):
+        (found,) = conversations(
+            [Row({"messages": messages, "tools": column}, "x:1")], DataConfig()
+        )
+        assert found.tools == tuple(tools)
+        parsed = {"type": "function", "function": {"name": "f", "arguments": {"x": "1"}}}
+        assert found.messages == (
+            ASK,
+            {"role": "assistant", "tool_calls": [parsed], "reasoning_content": "hm"},
+            {"role": "tool", "content": "12 C", "name": "f"},
+            {**SAY, "weight": 0, "tool_calls": []},
+        )
+        assert [remark.kind for remark in found.remarks] == [Kind.ARGUMENTS]
+    bare = {**SAY, "tool_calls": [{"name": "f", "arguments": ""}]}
+    assert read({"prompt": [ASK], "completion": [bare]}).messages[1]["tool_calls"] == [
+        {"name": "f", "arguments": {}}
+    ]

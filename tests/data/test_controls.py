@@ -15,9 +15,10 @@ from mlx_lm.utils import load_tokenizer
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from mlx_yoda.data.chat import encode
-from mlx_yoda.data.columns import Conversation, Message
-from mlx_yoda.data.controls import protection
-from mlx_yoda.data.turns import assistant_tokens, chat_tokens
+from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.controls import spelt
+from mlx_yoda.data.template import TemplatedChat
+from mlx_yoda.data.turns import assistant_tokens
 from mlx_yoda.demo.tokenizer import CHAT_TOKENS, PLAIN_TOKENS
 from mlx_yoda.generation import prompt_tokens
 from mlx_yoda.model.load import resolve
@@ -42,7 +43,7 @@ def demo_tokenizer() -> Any:
 
 
 def chat(prompt: str, answer: str) -> Conversation:
-    messages = (Message("user", prompt), Message("assistant", answer))
+    messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
     return Conversation(messages, None, "x:1", context=1)
 
 
@@ -57,10 +58,10 @@ ONE_TURN_EACH = ["<|user|>", "<|end|>", "<|assistant|>", "<|end|>", "<|endoftext
 @pytest.mark.parametrize("text", [ATTACK, *CHAT_TOKENS, *PLAIN_TOKENS, "a<|end|>", "<|end|>a"])
 def test_a_spelt_control_token_is_text_in_training(real: Any, text: str) -> None:
     for conversation in (chat(text, "ok"), chat("hi", text), chat(text, text)):
-        tokens, supervised = assistant_tokens(conversation, real)
+        tokens, supervised = assistant_tokens(TemplatedChat(conversation, real))
         assert controls_in(tokens, real) == ONE_TURN_EACH
         said = real.decode(tokens[supervised])
-        assert said == f"{conversation.messages[1].content}<|end|><|endoftext|>"
+        assert said == f"{conversation.messages[1]['content']}<|end|><|endoftext|>"
         (whole,) = encode([conversation], real, train_on="all", max_length=None).examples
         np.testing.assert_array_equal(whole.tokens, tokens)
 
@@ -94,11 +95,11 @@ def test_ordinary_rows_are_encoded_as_ever(real: Any, request: pytest.FixtureReq
     for prompt, answer in pairs:
         conversation = chat(prompt, answer)
         assert conversation.messages
-        assert protection((prompt, answer), real) == {}
-        messages = [m._asdict() for m in conversation.messages]
+        assert spelt((prompt, answer), real) == []
+        messages = list(conversation.messages)
         text = real.apply_chat_template(messages, tokenize=False)
         plain = real.encode(text, add_special_tokens=False)
-        assert chat_tokens(conversation, conversation.messages, real).tolist() == plain
+        assert TemplatedChat(conversation, real).tokens().tolist() == plain
         # Nor would the protection change them, were it always on.
         assert plain == real.apply_chat_template(messages, sanitize_control_tokens=True)
 
@@ -112,7 +113,7 @@ texts = st.lists(pieces | st.text(max_size=4), max_size=6).map("".join)
 @given(prompt=texts, answer=texts)
 def test_no_text_at_all_controls_anything(prompt: str, answer: str) -> None:
     tokenizer = demo_tokenizer()
-    tokens, supervised = assistant_tokens(chat(prompt, answer + "."), tokenizer)
+    tokens, supervised = assistant_tokens(TemplatedChat(chat(prompt, answer + "."), tokenizer))
     assert controls_in(tokens, tokenizer) == ONE_TURN_EACH
     assert controls_in(tokens[supervised], tokenizer) == ["<|end|>", "<|endoftext|>"]
 
@@ -125,7 +126,7 @@ def test_marked_templates_protect_too(make_tokenizer: Any) -> None:
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     tokenizer = make_tokenizer(marked)
-    tokens, supervised = assistant_tokens(chat(ATTACK, "a<|user|>b"), tokenizer)
+    tokens, supervised = assistant_tokens(TemplatedChat(chat(ATTACK, "a<|user|>b"), tokenizer))
     assert controls_in(tokens, tokenizer) == ONE_TURN_EACH[:-1]
     assert tokenizer.decode(tokens[supervised]) == "a<|user|>b<|end|>"
 

@@ -8,7 +8,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.data.chat import encode
-from mlx_yoda.data.columns import Conversation, Message
+from mlx_yoda.data.columns import Conversation
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import answer_all, prompt_tokens
 
@@ -49,7 +49,12 @@ def asked(content: str) -> list[dict[str, str]]:
 
 
 def chat(content: str = "hi") -> Conversation:
-    return Conversation((Message("user", content), Message("assistant", "ho")), None, "x:1", 1)
+    return Conversation(
+        ({"role": "user", "content": content}, {"role": "assistant", "content": "ho"}),
+        None,
+        "x:1",
+        1,
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)

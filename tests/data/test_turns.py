@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_yoda.data.columns import Conversation, Message
+from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.template import TemplatedChat
 from mlx_yoda.data.turns import assistant_tokens
 from mlx_yoda.errors import UserError
 
@@ -41,13 +42,13 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 def chat(roles: str, contents: Sequence[str], context: int = 0) -> Conversation:
-    messages = (Message(roles_of[r], c) for r, c in zip(roles, contents, strict=True))
+    messages = ({"role": roles_of[r], "content": c} for r, c in zip(roles, contents, strict=True))
     return Conversation(tuple(messages), None, "x:1", context)
 
 
 def said(conversation: Conversation, tokenizer: Any) -> list[str]:
     """The runs of supervised tokens, decoded."""
-    tokens, supervised = assistant_tokens(conversation, tokenizer)
+    tokens, supervised = assistant_tokens(TemplatedChat(conversation, tokenizer))
     assert tokens.dtype == np.int32
     assert supervised.dtype == bool
     assert not supervised[0]
@@ -58,7 +59,7 @@ def said(conversation: Conversation, tokenizer: Any) -> list[str]:
 
 def refused(conversation: Conversation, tokenizer: Any) -> str:
     with pytest.raises(UserError) as error:
-        assistant_tokens(conversation, tokenizer)
+        assistant_tokens(TemplatedChat(conversation, tokenizer))
     return str(error.value)
 
 
@@ -124,7 +125,8 @@ def test_any_words_are_found_and_nothing_else(
 def test_the_wrapper_of_mlx_lm_gives_the_same(tokenizer: Any) -> None:
     conversation = chat("suaua", ["be terse", "hi", "ho", "he", "ha"])
     direct, wrapped = (
-        assistant_tokens(conversation, t) for t in (tokenizer, TokenizerWrapper(tokenizer))
+        assistant_tokens(TemplatedChat(conversation, t))
+        for t in (tokenizer, TokenizerWrapper(tokenizer))
     )
     for mine, other in zip(direct, wrapped, strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -160,7 +162,7 @@ def test_a_template_without_a_system_role(
 ) -> None:
     message = refused(chat("sua", ["be terse", "hi", "ho"]), make_tokenizer(template))
     assert message == (
-        f"x:1: the model's chat template refuses the row ({reason}); if it knows no system role, "
+        f"x:1: the model's chat template refuses it ({reason}); if it knows no system role, "
         "put the system's words into the user's first turn"
     )
     assert said(chat("ua", ["hi", "ho"]), make_tokenizer(template))
@@ -175,7 +177,7 @@ def test_a_tokenizer_without_a_template(make_tokenizer: Callable[..., Any], wrap
 
 def test_a_template_that_fails(make_tokenizer: Callable[..., Any]) -> None:
     message = refused(chat("ua", ["hi", "ho"]), make_tokenizer("{{ messages[7]['content'] + 1 }}"))
-    assert message.startswith("x:1: the model's chat template refuses the row (")
+    assert message.startswith("x:1: the model's chat template refuses it (")
 
 
 def test_the_assistant_does_not_begin(make_tokenizer: Callable[..., Any]) -> None:

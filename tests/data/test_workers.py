@@ -14,7 +14,7 @@ import pytest
 
 from mlx_yoda.data import workers
 from mlx_yoda.data.chat import encode_each
-from mlx_yoda.data.columns import Conversation, Message
+from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.workers import encode_in_processes, processes
 from mlx_yoda.errors import UserError
 
@@ -24,7 +24,10 @@ def chats(count: int) -> Iterator[Conversation]:
         if i % 7 == 0:
             yield Conversation(None, f"plain <|end|> {i}", f"x:{i}")
         else:
-            said = Message("user", f"é{i}" + "<|end|>" * (i % 3)), Message("assistant", "no" * i)
+            said = (
+                {"role": "user", "content": f"é{i}" + "<|end|>" * (i % 3)},
+                {"role": "assistant", "content": "no" * i},
+            )
             yield Conversation(said, None, f"x:{i}", context=1)
 
 
@@ -67,8 +70,8 @@ def test_the_first_row_that_cannot_be_encoded_is_named(
 
     def broken() -> Iterator[Conversation]:
         yield from chats(10)
-        yield Conversation((Message("user", "x"),), None, "x:first")
-        yield Conversation((Message("user", "x"),), None, "x:second")
+        yield Conversation(({"role": "user", "content": "x"},), None, "x:first")
+        yield Conversation(({"role": "user", "content": "x"},), None, "x:second")
         yield from chats(50)
 
     encoded = encode_in_processes(

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import pytest
 
 from mlx_yoda.config.schema import Config, DataConfig, LoraConfig, TrainConfig
-from mlx_yoda.data.columns import Conversation, Message
+from mlx_yoda.data.columns import Conversation
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import inject, lora_layers, remove
@@ -23,7 +23,11 @@ CONFIG = Config(
 )
 ASKED = [("I am here.", "Here, I am."), ("She was proud.", "She was proud."), ("We sleep.", "Hm.")]
 ROWS = [
-    Conversation((Message("user", said), Message("assistant", wanted)), None, f"row {i}")
+    Conversation(
+        ({"role": "user", "content": said}, {"role": "assistant", "content": wanted}),
+        None,
+        f"row {i}",
+    )
     for i, (said, wanted) in enumerate(ASKED)
 ]
 
@@ -45,9 +49,9 @@ def adapted(base):
 def loss_by_hand(base, conversation):
     """Sum over the answer's tokens, its end included, by the model's own forward pass."""
     question, reply = conversation.messages
-    turns = [{"role": "user", "content": question.content}]
+    turns = [{"role": "user", "content": question["content"]}]
     start = base.tokenizer.apply_chat_template(turns, add_generation_prompt=True)
-    turns.append({"role": "assistant", "content": reply.content})
+    turns.append({"role": "assistant", "content": reply["content"]})
     whole = base.tokenizer.apply_chat_template(turns)
     assert whole[: len(start)] == start
     logits = base.model(mx.array([whole[:-1]]))[0]
@@ -108,7 +112,7 @@ def folder(tmp_path):
 
 
 def first_words(rows):
-    return [row.messages[0].content for row in rows]
+    return [row.messages[0]["content"] for row in rows]
 
 
 def test_a_split_is_read_up_to_the_limit(folder):
