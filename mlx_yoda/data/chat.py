@@ -113,8 +113,7 @@ def _encode(conversation: Conversation, tokenizer: Any, train_on: str) -> Exampl
         tokens = _plain_tokens(conversation.text or "", tokenizer)
         supervised = np.arange(len(tokens)) > 0
         return Example(tokens, supervised, whole=True, remarks=conversation.remarks)
-    ended, ends = without_end_tokens(conversation, tokenizer)
-    chat = TemplatedChat(ended, tokenizer)
+    chat, ends = without_end_tokens(TemplatedChat(conversation, tokenizer))
     whole = train_on == "all"
     tokens, supervised = all_tokens(chat) if whole else assistant_tokens(chat)
     remarks = (*conversation.remarks, *_remarks(chat, ends))

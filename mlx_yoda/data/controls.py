@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def spelt(contents: Iterable[str], tokenizer: Any) -> list[str]:
-    """The control tokens that texts spell out.
+def spelt(contents: Iterable[str], tokens: Sequence[str]) -> list[str]:
+    """The control tokens, of those that there are, that texts spell out.
 
     Plain text rows are not asked about: their author has written the control tokens there.
     """
     contents = list(contents)
-    return [token for token in controls(tokenizer) if any(token in text for text in contents)]
+    return [token for token in tokens if any(token in text for text in contents)]
 
 
 def controls(tokenizer: Any) -> tuple[str, ...]:

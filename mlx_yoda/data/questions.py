@@ -53,6 +53,6 @@ def question_of(conversation: Conversation, tokenizer: Any) -> Question | None:
         return None
     if is_weightless(messages[-1]):
         return None
-    chat = TemplatedChat(without_end_tokens(conversation, tokenizer)[0], tokenizer)
+    chat, _ = without_end_tokens(TemplatedChat(conversation, tokenizer))
     tools = None if "tools" in chat.left_out() else conversation.tools
     return Question(chat.messages[:-1], tuple(answer_tokens(chat).tolist()), tools)

@@ -64,6 +64,11 @@ class TemplatedChat:
         return np.asarray(self._applied(turns, add_generation_prompt, self.protection), np.int32)
 
     @cached_property
+    def controls(self) -> tuple[str, ...]:
+        """`controls.controls` of the tokenizer, which takes a while to list them."""
+        return controls(self.tokenizer)
+
+    @cached_property
     def spelt(self) -> list[str]:
         """The control tokens that somebody spells out in it.
 
@@ -71,9 +76,9 @@ class TemplatedChat:
             UserError: a key's name does, and Transformers protects values only.
         """
         parts = self.messages, self.chat.tools
-        if spelt(keys(parts), self.tokenizer):
+        if spelt(keys(parts), self.controls):
             raise self.refused("the name of a key in it spells out a control token")
-        return spelt(texts(parts), self.tokenizer)
+        return spelt(texts(parts), self.controls)
 
     @property
     def protection(self) -> dict[str, bool]:
@@ -145,10 +150,12 @@ class TemplatedChat:
                 **options,
             )
         except Exception as error:
-            raise self.refused(first_line(error)) from None
+            bare = any("content" not in message for message in self.messages[:turns])
+            reason = "it cannot render tool_calls without content: " if bare else ""
+            raise self.refused(f"{reason}{first_line(error)}") from None
 
 
-def without_end_tokens(chat: Conversation, tokenizer: Any) -> tuple[Conversation, list[str]]:
+def without_end_tokens(chat: TemplatedChat) -> tuple[TemplatedChat, list[str]]:
     """Take end tokens off the ends of the assistant's words, where the template writes its own.
 
     Many prepare answers so, for a trainer that adds none; as words they would be taught as text.
@@ -159,16 +166,16 @@ def without_end_tokens(chat: Conversation, tokenizer: Any) -> tuple[Conversation
     Raises:
         UserError: as `TemplatedChat.text`.
     """
-    special, messages = controls(tokenizer), list(chat.messages or ())
-    taken: list[str] = []
+    messages, taken = list(chat.messages), list[str]()
     for i, message in enumerate(messages):
         content = message.get("content", "")
-        if message["role"] == "assistant" and content.rstrip().endswith(special):
-            ends = _end_tokens(TemplatedChat(chat, tokenizer), i)
-            content, ended = without_trailing(content, ends)
+        if message["role"] == "assistant" and content.rstrip().endswith(chat.controls):
+            content, ended = without_trailing(content, _end_tokens(chat, i))
             messages[i] = {**message, "content": content}
             taken += ended
-    return (replace(chat, messages=tuple(messages)) if taken else chat), taken
+    if not taken:
+        return chat, taken
+    return TemplatedChat(replace(chat.chat, messages=tuple(messages)), chat.tokenizer), taken
 
 
 def tokenise(text: str, tokenizer: Any, *, add_special_tokens: bool = False) -> np.ndarray:
@@ -199,7 +206,7 @@ def _end_tokens(chat: TemplatedChat, turn: int) -> list[str]:
     text, content = chat.text(turn + 1), chat.messages[turn]["content"].strip()
     after = text[text.rfind(content) + len(content) :] if content in text else ""
     eos = {str(chat.tokenizer.convert_ids_to_tokens(i)) for i in end_ids(chat.tokenizer)}
-    return [token for token in controls(chat.tokenizer) if token in after or token in eos]
+    return [token for token in chat.controls if token in after or token in eos]
 
 
 def _squeezed(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_yoda.data.controls import controls, without_trailing
+from mlx_yoda.data.controls import without_trailing
 from mlx_yoda.data.messages import Message
 from mlx_yoda.data.template import TemplatedChat, end_ids, holds
 from mlx_yoda.errors import UserError
@@ -118,10 +118,14 @@ def _place(chat: TemplatedChat, turn: int, tokens: np.ndarray) -> slice:
         )
     last = turn == len(chat.messages) - 1
     if not _agrees(chat, turn):
+        remedy = (
+            "drop the turn of weight 0"
+            if is_weightless(chat.messages[turn])
+            else "set data.train_on to all, or mark them in the template with {% generation %}"
+        )
         raise UserError(
             f"{chat.chat.place}: the model's chat template renders a turn differently once others "
-            "follow, so the assistant's tokens cannot be told; set data.train_on to all, or "
-            "mark them in the template with {% generation %}"
+            f"follow, so the assistant's tokens cannot be told; {remedy}"
         )
     start = _agree(chat.tokens(turn, add_generation_prompt=True), tokens)
     return slice(start, len(tokens) if last else _agree(chat.tokens(turn + 1), tokens))
@@ -144,7 +148,7 @@ def _said(after: str, chat: TemplatedChat, turn: int) -> str | None:
     if message.keys() <= {"role", "content", "weight"} and content in after:
         return after[: after.find(content) + len(content)]
     if "tool_calls" in message or holds(after, content):  # in the template's own words
-        return without_trailing(after, controls(chat.tokenizer))[0].rstrip()
+        return without_trailing(after, chat.controls)[0].rstrip()
     return None
 
 

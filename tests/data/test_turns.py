@@ -69,7 +69,7 @@ def test_phi3_every_turn_with_its_end_and_the_final_eos(tokenizer: Any) -> None:
 
 
 def test_phi3_whole_sequence(tokenizer: Any) -> None:
-    tokens, _ = assistant_tokens(chat("ua", ["hi", "ho"]), tokenizer)
+    tokens, _ = assistant_tokens(TemplatedChat(chat("ua", ["hi", "ho"]), tokenizer))
     assert tokenizer.decode(tokens) == "<|user|>hi<|end|><|assistant|>ho<|end|><|endoftext|>"
 
 
