@@ -1,19 +1,26 @@
 """Base and adapter measured side by side, against sums made by hand."""
 
+import copy
 import json
 import math
 from dataclasses import replace
+from itertools import takewhile
 
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
 from mlx_yoda.config.schema import Config, DataConfig, LoraConfig, TrainConfig
-from mlx_yoda.data.columns import Conversation
+from mlx_yoda.data.chat import encode
+from mlx_yoda.data.columns import Conversation, conversations
+from mlx_yoda.data.questions import questions
+from mlx_yoda.data.rows import Row
 from mlx_yoda.errors import UserError
-from mlx_yoda.generation import answer
+from mlx_yoda.generation import answer, prompt_tokens, text_of
 from mlx_yoda.lora.inject import inject, lora_layers, remove
 from mlx_yoda.model.load import load
+from mlx_yoda.recipes import compare as comparing
+from mlx_yoda.recipes import samples
 from mlx_yoda.recipes.compare import compare, read_split
 from mlx_yoda.recipes.respond import Responder
 
@@ -21,6 +28,7 @@ CONFIG = Config(
     data=DataConfig(max_length=64),
     train=TrainConfig(generation_max_new_tokens=10, per_device_eval_batch_size=2),
 )
+HOW = {"train_on": "completions", "max_length": None}
 ASKED = [("I am here.", "Here, I am."), ("She was proud.", "She was proud."), ("We sleep.", "Hm.")]
 ROWS = [
     Conversation(
@@ -131,3 +139,45 @@ def test_the_rows_held_out_are_those_of_training(folder):
     assert sorted(held_out + kept) == sorted(f"train {i}" for i in range(10))
     other = replace(config, train=replace(config.train, seed=1))
     assert first_words(read_split(other, "validation")) != held_out
+
+
+# As Qwen3's: an empty piece of thinking is written before an answer that has none.
+WRAPPING = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}"
+    "{{ '[think]\n\n[/think]\n\n' }}{% endif %}{{ m.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def test_a_model_that_says_what_it_was_taught_matches_exactly(base, monkeypatch):
+    words = copy.deepcopy(base.tokenizer)
+    words.chat_template = WRAPPING
+    taught = [row.tokens.tolist() for row in encode(ROWS, words, **HOW).examples]
+
+    def perfect(model, tokenizer, conversations, *, max_tokens, tools):
+        """Goes on from each prompt with the tokens of the row that begins so."""
+        prompts = [prompt_tokens(tokenizer, messages) for messages in conversations]
+        rests = [next(r[len(p) :] for r in taught if r[: len(p)] == p) for p in prompts]
+        ended = [list(takewhile(lambda t: t not in tokenizer.eos_token_ids, r)) for r in rests]
+        return [text_of(tokenizer, tokens) for tokens in ended]
+
+    for module in (comparing, samples):
+        monkeypatch.setattr(module, "answer_all", perfect)
+    wrapping = replace(base, tokenizer=words)
+    measured = compare(Responder(wrapping, None), ROWS, CONFIG).base
+    assert (measured.exact_match, measured.chrf) == (1, pytest.approx(100))
+    asked = questions(ROWS, words)
+    told = samples.generated(wrapping, asked, when="after", step=1, max_new_tokens=10)
+    assert told.exact_match == 1
+    assert told.samples[0].reference.startswith("[think]")
+    assert told.samples[0].reference.endswith("Here, I am.")
+
+
+def test_what_is_to_be_said_of_the_rows_is_in_the_comparison(base):
+    row = {"prompt": "Hi.", "completion": "Hi.<|end|>", "mood": "fine"}
+    rows = conversations([Row(row, "x:1")], DataConfig())
+    assert compare(Responder(base, None), rows, CONFIG).notes == (
+        "columns that are not used: 'mood' (1 rows)",
+        "answers that end with the model's own end token, which is taken for the end of the turn: "
+        "<|end|> (1 rows)",
+    )
