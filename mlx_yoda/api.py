@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_yoda.cli.blas import prefer_openblas
 from mlx_yoda.config.schema import Config, ModelConfig
 from mlx_yoda.errors import UserError
+from mlx_yoda.kernels import keep_kernels_private
 
 if TYPE_CHECKING:
     from mlx_yoda.generation import Messages
@@ -54,6 +55,7 @@ def load(
     if model is None and adapter is None:
         raise UserError("give load() a model, an adapter, or both.")
     prefer_openblas()
+    keep_kernels_private()
     from mlx_yoda.config.parse import load_config
     from mlx_yoda.recipes.respond import open_responder
 
@@ -100,6 +102,7 @@ def finetune(
             is saved.
     """
     prefer_openblas()
+    keep_kernels_private()
     resolved = _configuration(config, settings)
     from mlx_yoda.recipes import finetune as recipe
     from mlx_yoda.recipes.joining import joined

@@ -222,3 +222,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """The user's folder for what is kept between runs; it need not be there."""
+    own, user = os.environ.get("MLX_YODA_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(os.path.expanduser(own or os.path.join(user or "~/.cache", "mlx-yoda")))

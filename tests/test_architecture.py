@@ -16,6 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0, "launcher": 0,
+    "hub_client": 0, "kernels": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
     "train": 2, "generation": 2, "evaluate": 2, "hub": 2, "serve": 2,
@@ -29,8 +30,8 @@ OWNERS = {
     "rich": ["report/console.py", "report/panel.py"],
     "mlx_lm": ["model", "generation", "recipes/dataset.py", "demo/pretrain.py"],
     "datasets": ["data/arrow.py", "data/hub.py"],
-    "huggingface_hub": ["model/load.py", "data/hub.py", "hub"],
-    "httpx2": ["hub"],
+    "huggingface_hub": ["hub_client.py", "model/load.py", "data/hub.py", "hub"],
+    "httpx2": ["hub_client.py", "hub"],
     "pyarrow": ["data/formats.py"],
     "tensorboard": ["report/trackers/tensorboard.py"],
     "wandb": ["report/trackers/wandb.py"],
@@ -46,7 +47,7 @@ OWNERS = {
     "peft": [],
 }  # fmt: skip
 NUMPY_ONLY = "data"
-LIGHT = ("errors", "files", "launcher", "secrets", "config", "__init__")
+LIGHT = ("errors", "files", "kernels", "launcher", "secrets", "config", "__init__")
 HEAVY = {"mlx", "mlx_lm", "numpy", "transformers", "datasets", "huggingface_hub", "rich"}
 
 

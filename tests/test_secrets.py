@@ -19,6 +19,16 @@ TOKEN = "hf_" + "aB3" * 11 + "Z"
         ("hf_oauth_eyJhbGciOi.J9-eyJ_zdWIi.x", "hf_oauth_***"),
         ("Authorization: Bearer abcdefgh.ijklmnop==", "Authorization: Bearer ***"),
         ("https://me:secret@huggingface.co/x", "https://***@huggingface.co/x"),
+        (
+            "GET https://s/x?X-Amz-Date=2026&X-Amz-Credential=AKIA%2F1&x-amz-signature=0badc0de>",
+            "GET https://s/x?X-Amz-Date=2026&X-Amz-Credential=***&x-amz-signature=***>",
+        ),
+        ("'https://s/x?X-Goog-Signature=0badc0de'", "'https://s/x?X-Goog-Signature=***'"),
+        (
+            "https://c/x?Expires=1&Policy=eyJTdGF0ZW1lbnQi&Signature=aB3~cd-Ef_0123&Key-Pair-Id=K24J24249AEI9",
+            "https://c/x?Expires=1&Policy=***&Signature=***&Key-Pair-Id=***",
+        ),
+        ("https://b/x?sv=1&sig=aB3%2Fcd%3D0123456", "https://b/x?sv=1&sig=***"),
         (f"{TOKEN} and {TOKEN}", "hf_*** and hf_***"),
     ],
 )
@@ -34,6 +44,8 @@ def test_what_looks_like_a_token_is_blotted_out(text, clean):
         "the bearer of bad news",
         "https://huggingface.co/datasets/a/b@main",
         "mail me@example.org",
+        "the signature=of a function, def f(sig=None)",
+        "https://huggingface.co/x?sig=short",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     ],
 )

@@ -3,27 +3,45 @@
 import os
 import signal
 import sys
-import traceback
 
-from mlx_yoda.cli.streams import redacted_streams
+from mlx_yoda.cli.streams import open_standard_streams, redacted_streams
 
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 
 
 def main() -> None:
     """Run `mlx-yoda` with the arguments of this process, and exit."""
-    from mlx_yoda.cli.program import program
-
+    has_output = open_standard_streams()
     try:
+        from mlx_yoda.cli.program import program, refuse
+
+        if not has_output:
+            sys.exit(refuse("standard output is closed: send it to a file or to /dev/null"))
         program.main(prog_name="mlx-yoda")
     except SystemExit as end:
-        # At once, lest an impatient second signal find the interpreter half taken down.
-        if end.code in _INTERRUPTED:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(int(end.code))
+        _leave_at_once_if_broken(end.code)
         raise
-    except Exception:  # a fault of this program
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)
+    except BaseException as error:  # a fault of this program; Rust's panics are no Exception
+        from mlx_yoda.cli.fault import report_fault
+
         with redacted_streams():
-            traceback.print_exc()
-        sys.exit(1)
+            code = report_fault(error)
+        _leave_at_once_if_broken(code)
+        sys.exit(code)
+
+
+def _leave_at_once_if_broken(code: object) -> None:
+    """Skip the interpreter's own end where it would say something or could be disturbed.
+
+    That is where a standard stream cannot be written to, which it would tell at length, and after
+    a signal, where an impatient second one would find it half taken down.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        os._exit(code if isinstance(code, int) and code else 1)
+    if code in _INTERRUPTED:
+        os._exit(int(str(code)))

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from mlx_yoda.cli.blas import prefer_openblas
+from mlx_yoda.kernels import keep_kernels_private
 
 _STDOUT = "mlx_yoda.stdout"
 
@@ -44,6 +45,7 @@ class Command(Sectioned):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         prefer_openblas()
+        keep_kernels_private()
         ctx.meta[_STDOUT] = sys.stdout
         with contextlib.redirect_stdout(sys.stderr):
             return super().invoke(ctx)

@@ -48,10 +48,11 @@ def command(
         quantization = replace(quantization, group_size=group_size)
 
     from mlx_yoda.model.convert import convert
+    from mlx_yoda.model.load import is_here
     from mlx_yoda.report.words import size
 
     work = "quantising" if quantization else "converting"
-    remark(f"{work} {source}, from the Hub if it is not here yet …")
+    remark(f"{work} {source}{'' if is_here(source) else ', from the Hub if it is not here yet'} …")
     convert(
         source,
         dest,

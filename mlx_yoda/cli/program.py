@@ -12,7 +12,8 @@ import click
 from mlx_yoda import __version__
 from mlx_yoda.cli.command import Sectioned
 from mlx_yoda.cli.streams import redacted_streams
-from mlx_yoda.errors import SaidAlready, UserError
+from mlx_yoda.errors import SaidAlready, UserError, first_line
+from mlx_yoda.kernels import SWITCH, is_compiler_s
 from mlx_yoda.launcher import processes, rank
 
 _COMMANDS = (
@@ -29,8 +30,8 @@ class Program(Sectioned, click.Group):
     """A group whose commands live in a module each, and that ends in one sentence at worst.
 
     Exit codes: 0, or 2 where the user can put something right (one sentence on standard error
-    says what), 130 after Ctrl-C, 1 where nobody reads the output any more (click sees to that).
-    Anything else is a fault of this program and ends in a traceback.
+    says what), 130 after Ctrl-C, 1 where nobody reads the output any more (click sees to that),
+    70 for a fault of this program: an exception that nobody expected (`cli.fault` reports it).
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -65,26 +66,33 @@ class Program(Sectioned, click.Group):
     def _code(self, args: Sequence[str] | None, prog_name: str | None, **extra: Any) -> int:
         """Run a command line, say what went wrong, and give the exit code."""
         try:
+            _check_encoding(sys.argv[1:] if args is None else args)
             code: int | None = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
         except click.UsageError as error:
-            code = _refuse(error.format_message(), error.ctx)
+            code = refuse(error.format_message(), error.ctx)
         except SaidAlready:
             code = _WRONG_INPUT
         except UserError as error:
-            code = _refuse(str(error))
+            code = refuse(str(error))
         except click.Abort:  # click's name for KeyboardInterrupt; it has ended the line
             code = _INTERRUPTED
-        except OSError as error:
-            if not error.strerror:  # a library's own kind: no message for people
+        except (OSError, RuntimeError, ValueError) as error:
+            if (message := _explain(error)) is None:
                 raise
-            code = _refuse(_explain(error))
+            code = refuse(message)
         return code or 0
 
 
-def _refuse(message: str, ctx: click.Context | None = None) -> int:
+def refuse(message: str, ctx: click.Context | None = None) -> int:
+    """Say in one line what the user can put right, and give the exit code for it."""
+    say_error(message, ctx)
+    return _WRONG_INPUT
+
+
+def say_error(message: str, ctx: click.Context | None = None) -> None:
     """Say in one line what is wrong; what it quotes from a file cannot steer the terminal."""
     words = " ".join(message.split())
     sentence = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[: _LONGEST + 1])
@@ -96,13 +104,46 @@ def _refuse(message: str, ctx: click.Context | None = None) -> int:
         sentence += f" Try '{ctx.command_path} --help'."
     which = f"process {rank(os.environ)}: " if rank(os.environ) else ""
     click.echo(f"error: {which}{sentence}", err=True)
-    return _WRONG_INPUT
 
 
-def _explain(error: OSError) -> str:
-    """A disk that is full, a folder that may not be written to."""
+def _check_encoding(args: Sequence[str]) -> None:
+    """Refuse what is not text, before a file of that name is looked for, or written."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            if sys.getfilesystemencoding() == "utf-8":
+                raise UserError(f"{arg!r} is not UTF-8: rename it, or write it anew.") from None
+            raise UserError(
+                f"{arg!r} is not in this locale's encoding: set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
+            ) from None
+
+
+def _explain(error: Exception) -> str | None:
+    """What the machine does not allow, for people; None for what a library raises otherwise."""
+    if is_compiler_s(error):
+        return (
+            f"MLX cannot compile a kernel ({first_line(error)}): free space in the temporary "
+            f"directory, point TMPDIR elsewhere, or set {SWITCH}=1"
+        )
+    if isinstance(error, ValueError) and "maximum limit" in str(error):  # setrlimit's
+        return (
+            "mlx-lm raises the limit of open files to 4,096, which this process may not: raise "
+            "the hard limit, as with 'ulimit -Hn 4096'"
+        )
+    if not isinstance(error, OSError) or not error.strerror:
+        return None
+    if isinstance(error, FileNotFoundError) and not error.filename and not _has_a_place():
+        return "the current folder has been removed: change to another one"
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror}"
+
+
+def _has_a_place() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -128,7 +169,7 @@ program = Program(
     help="Fine-tune Phi-3 with LoRA on Apple Silicon, and talk to the result. Adapters are PEFT's"
     " files: Hugging Face loads them as they are.",
     epilog="""\
-    mlx-yoda train --config configs/demo.yaml      # no network, about a minute
+    mlx-yoda train --config configs/demo.yaml      # no network, a few seconds
     mlx-yoda generate --model demo --adapter outputs/demo "You must find the old map."
     mlx-yoda train --help
     """,

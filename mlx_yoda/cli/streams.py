@@ -1,6 +1,7 @@
 """Standard output and error without secrets, whoever writes to them."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
@@ -30,6 +31,28 @@ class RedactedStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def open_standard_streams() -> bool:
+    """Give a process that was started without standard streams, as by `2>&-`, empty ones.
+
+    Else the next file that is opened would be one of them, and get what is written there. What an
+    encoding other than UTF-8 cannot write is escaped.
+
+    Returns:
+        Whether standard output is there.
+    """
+    there = sys.stdout is not None
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+        if mode == "w":
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    return there
 
 
 @contextlib.contextmanager

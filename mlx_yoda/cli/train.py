@@ -106,6 +106,9 @@ def _run(
             after = "at once" if interrupted.step is None else f"after step {interrupted.step}"
             remark(f"Stopped {after}. {_way_on(config)}")
         raise
+    except BrokenPipeError:
+        remark(f"Stopped: nobody reads standard output any more. {_way_on(config)}")
+        raise
     except KeyboardInterrupt:
         if group.leads:
             remark(_way_on(config))

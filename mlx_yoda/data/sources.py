@@ -1,6 +1,5 @@
 """Where rows come from: a file, a folder, the Hub or the built-in demo, and which are held out."""
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ _NAMES = {  # a split's usual names in folders and on the Hub, best first
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,9 @@ def _find(config: DataConfig) -> dict[str, Collection[Row]]:
         if not path.is_dir():
             return {"train": read_rows(path), "validation": [], "test": []}
         return _by_use(name, load_saved(path)) if is_saved(path) else _read_folder(path)
-    if _HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in READERS:
+    from mlx_yoda.hub_client import is_repo_id  # 0.3 s, and files here need none of it
+
+    if is_repo_id(name) and Path(name).suffix.lower() not in READERS:
         return _by_use(name, load_hub(name, config.dataset_config))
     raise UserError(
         f"data.dataset_name: there is no file or folder '{name}' (a data set on the Hub is "

@@ -1,15 +1,13 @@
 """The base of an adapter under a name that means something on other machines too."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.record import Record
+from mlx_yoda.hub_client import is_repo_id
 from mlx_yoda.model.load import DEMO, resolve
-
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ def public_base(record: Record, given: str | None = None) -> Base:
         UserError: what is given is no Hub id.
     """
     if given is not None:
-        if not _HUB_ID.fullmatch(given):
+        if not is_repo_id(given):
             raise UserError(f"--base-model must be a Hub id such as owner/name, not {given!r}.")
         return Base(given, "hub")
     known = record.last("started").get("base_model")
     if known == DEMO or Path(record.base) == Path(resolve(DEMO)).resolve():
         return Base(DEMO, "demo")
-    if _HUB_ID.fullmatch(record.base) and (known == record.base or not Path(record.base).exists()):
+    if is_repo_id(record.base) and (known == record.base or not Path(record.base).exists()):
         return Base(record.base, "hub")
     return Base(Path(record.base).name or "base", "folder")

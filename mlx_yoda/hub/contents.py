@@ -10,6 +10,7 @@ Where a file says how a folder of this machine is called, what is published says
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +21,18 @@ from mlx_yoda.adapters.peft import CONFIG_FILE, TENSOR_FILE
 from mlx_yoda.config.parse import to_yaml
 from mlx_yoda.config.schema import Config
 from mlx_yoda.errors import UserError
+from mlx_yoda.files import cache_folder
 from mlx_yoda.hub.base import Base
 from mlx_yoda.hub.card import CARD_FILE, LOSS_FILE, as_text, is_ours, make_card
 from mlx_yoda.hub.picture import loss_picture
 from mlx_yoda.hub.record import METRICS_FILE, SETTINGS_FILE, Record
+from mlx_yoda.hub_client import is_repo_id
 from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
 from mlx_yoda.secrets import redact
+
+# An absolute path in running text, without what ends the sentence around it.
+_PATH = re.compile(rb"(?<![\w/.:~<>)}\]-])/[^\s\"'`,;:<>|{}]*[^\s\"'`,;:<>|{}.)\]\\]")
+_ANSWERS = b'{"event": "generate"'  # words of the data, which may look like a path
 
 # In these any text may be a token, even what looks like a path.
 _VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -140,7 +147,9 @@ def _plain(file: Path, path: str, names: Mapping[str, str]) -> Item:
 def _settings(record: Record, config: Config, base: Base) -> bytes:
     """The configuration as it can be used elsewhere."""
     public = record.last("started").get("dataset") or Path(config.data.dataset_name).name
-    model = replace(config.model, model_name_or_path=base.name)
+    start = config.model.init_adapter
+    first = Path(start).name if start and _is_local(start) else start
+    model = replace(config.model, model_name_or_path=base.name, init_adapter=first)
     data = replace(config.data, dataset_name=str(public))
     train = replace(config.train, output_dir=Path(config.train.output_dir).name)
     return to_yaml(replace(config, model=model, data=data, train=train)).encode()
@@ -150,23 +159,40 @@ def _public_names(record: Record, base: Base) -> dict[str, str]:
     """Paths of this machine → what is said in their place, the longest first."""
     names = {str(record.folder.resolve()): record.folder.resolve().name, record.base: base.name}
     if record.config is not None:
-        output, data = record.config.train.output_dir, record.config.data.dataset_name
-        names |= {output: Path(output).name, data: Path(data).name}
-        names[record.config.model.model_name_or_path] = base.name
-        if start := record.config.model.init_adapter:
-            names[start] = Path(start).name
-    names[str(Path.home())] = "~"
-    private = {path: name for path, name in names.items() if len(path) > 1 and path[:1] == "/"}
+        model, data = record.config.model, record.config.data.dataset_name
+        output = record.config.train.output_dir
+        names |= {output: Path(output).name, model.model_name_or_path: base.name}
+        others = [data] if record.last("started").get("dataset") != data else []
+        names |= {path: Path(path).name for path in (*others, model.init_adapter or "")}
+    names |= {str(cache_folder()): "cache", os.path.expanduser("~"): "~"}
+    private = {path: name for path, name in names.items() if len(path) > 1 and _is_local(path)}
     return dict(sorted(private.items(), key=lambda item: -len(item[0])))
 
 
+def _is_local(name: str) -> bool:
+    """Whether a name is a path, absolute or not, rather than a Hub id or one word."""
+    return "/" in name and (os.path.exists(os.path.expanduser(name)) or not is_repo_id(name))
+
+
 def _without_paths(content: bytes, names: Mapping[str, str]) -> bytes:
-    """Say the public names, in plain text and in JSON's spelling."""
+    """Say the public names, in plain text and in JSON's spelling, and of other paths the last part.
+
+    What a run noted may name any folder: of a cache, of a checkpoint that was passed over. Only
+    what begins as this machine's folders do is a path.
+    """
     for path, name in names.items():
         for spelt in (path, json.dumps(path)[1:-1]):
-            whole = re.escape(spelt.encode()) + rb"(?!\w)"  # /home/me is not /home/meg
+            # /home/me is not /home/meg, and runs/a is not of /x/runs/a
+            whole = rb"(?<![\w/.~-])" + re.escape(spelt.encode()) + rb"(?!\w)"
             content = re.sub(whole, name.replace("\\", r"\\").encode(), content)
-    return content
+    lines = content.splitlines(keepends=True)
+    return b"".join(_PATH.sub(_last_part, s) if s[:20] != _ANSWERS else s for s in lines)
+
+
+def _last_part(path: re.Match[bytes]) -> bytes:
+    """What is said of a path: nothing else if the first of its folders is not there."""
+    _, first, *below = path[0].split(b"/")
+    return below[-1] if below and os.path.isdir(b"/" + first) and first else path[0]
 
 
 def _refuse_tokens(item: Item) -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from mlx_yoda.errors import UserError
-from mlx_yoda.hub.asking import Remark, ask, explain, well_behaved_client
+from mlx_yoda.hub.asking import Remark, ask, well_behaved_client
 from mlx_yoda.hub.base import Base
 from mlx_yoda.hub.contents import Item
+from mlx_yoda.hub_client import explain
 
 _MAIN = "main"
 
@@ -39,8 +40,8 @@ def push(
         The address of the commit.
 
     Raises:
-        UserError: there is no token, or the Hub refuses or cannot be reached; nothing has been
-            published then.
+        UserError: there is no token, or the Hub refuses or cannot be reached, and nothing has
+            been published; or it left out some of the files.
     """
     token = get_token()
     if token is None:
@@ -56,8 +57,14 @@ def push(
                 branch = revision
                 ask(lambda: api.create_branch(where, branch=branch, exist_ok=True), remark)
             commit = ask(lambda: _commit(api, where, items, message, revision), remark)
+            left_out = ask(lambda: _left_out(api, where, items, commit), remark)
     except UserError as error:
         raise UserError(f"{error}; nothing was published in {repo_id}.") from error.__cause__
+    if left_out:
+        raise UserError(
+            f"the Hub ignored {', '.join(left_out)}, as a .gitignore in {where} tells it to: "
+            f"{commit} is not complete."
+        )
     return str(commit)
 
 
@@ -96,7 +103,7 @@ def _repository(api: HfApi, repo_id: str, private: bool, remark: Remark) -> str:
 
 def _commit(
     api: HfApi, repo_id: str, items: Sequence[Item], message: str, revision: str | None
-) -> str:
+) -> CommitInfo:
     """One try, which may follow one whose answer was lost: what is there already is not sent."""
     return api.create_commit(
         repo_id,
@@ -104,3 +111,10 @@ def _commit(
         commit_message=message,
         revision=revision,
     )
+
+
+def _left_out(api: HfApi, repo_id: str, items: Sequence[Item], commit: CommitInfo) -> Sequence[str]:
+    """The files that are not in a commit: the client passes over what the Hub says it ignores."""
+    paths = [item.path for item in items]
+    there = {found.path for found in api.get_paths_info(repo_id, paths, revision=commit.oid)}
+    return [path for path in paths if path not in there]

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import re
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,26 +12,18 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from mlx.utils import tree_map_with_path
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.hub_client import explain, is_repo_id, limited_patience
 from mlx_yoda.model.family import FamilyArgs, FamilyModel
 from mlx_yoda.model.quantize import quantize, settle
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 FILES_BUT_WEIGHTS = ["*.json", "*.jinja", "*.py", "*.txt", "tokenizer.model"]
 MODEL_FILES = [*FILES_BUT_WEIGHTS, "model*.safetensors"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -152,28 +144,27 @@ def fetch(
         UserError: there is no such folder or repository, or the Hub cannot be reached.
     """
     name = str(resolve(name_or_path))
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # which leaves a user whom nobody knows as he is
     if path.is_dir():
         return path
     if path.exists():
         raise UserError(f"{name} is a file, but a folder is needed (with its config.json).")
-    if not _HUB_ID.fullmatch(name):
+    if not is_repo_id(name):
         raise UserError(
-            f"{name}: there is no such folder, and it is no Hub id (those look like owner/name)."
+            f"{name}: there is no such folder, and it is not a Hub id (those look like owner/name)."
         )
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except LocalEntryNotFoundError:
-        why = "the Hugging Face Hub cannot be reached and it is not in the local cache"
-    except GatedRepoError:
-        why = "the Hugging Face Hub asks you to accept its terms and to log in (hf auth login)"
-    except RepositoryNotFoundError:
-        why = "the Hugging Face Hub knows no such repository"
-    except RevisionNotFoundError:
-        why = f"the Hugging Face Hub knows no revision {revision!r} of it"
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        why = f"the Hugging Face Hub answers: {first_line(error)}"
-    raise UserError(f"{name}: there is no such folder here, and {why}.")
+        with limited_patience():
+            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    # HTTP, Xet, threads and whatever answers in the Hub's place: each raises its own kinds.
+    except Exception as error:
+        why = "; ".join(filter(None, explain(error)))
+        raise UserError(f"{name}: there is no such folder here, and {why}.") from error
+
+
+def is_here(name_or_path: str | Path) -> bool:
+    """Whether a name is a folder of this machine, or `demo`, so that nothing is downloaded."""
+    return os.path.isdir(os.path.expanduser(resolve(name_or_path)))
 
 
 def resolve(name_or_path: str | Path) -> str | Path:

@@ -12,7 +12,7 @@ from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.machine import machine, versions
 from mlx_yoda.model.family import longest_row
-from mlx_yoda.model.load import Loaded
+from mlx_yoda.model.load import Loaded, is_here
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import fit_to_machine
@@ -106,7 +106,8 @@ def finetune(
 def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
     chosen(config.train.report_to)  # refuses what is not installed, before anything is loaded
     name = config.model.model_name_or_path
-    redacted(report)(Working(f"loading the base {name}, from the Hub if it is not here yet"))
+    download = "" if is_here(name) else ", from the Hub if it is not here yet"
+    redacted(report)(Working(f"loading the base {name}{download}"))
     return model_to_train(config)
 
 

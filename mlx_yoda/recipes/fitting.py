@@ -81,7 +81,8 @@ def fit_to_machine(
     )
     compiling = "compiling a step and " if compilation.compiled else ""
     report(Working(f"{compiling}trying out the longest rows"))
-    plan = probed(plan, steps, State.fresh(adapter_of(layers)), config.train, fit.budget)
+    state = State.fresh(adapter_of(layers))
+    plan = probed(plan, steps, state, config.train, fit.budget, report)
     return plan, steps, [*fit.notes, *filter(None, [compilation.note, _fewer(config, plan)])]
 
 

@@ -1,9 +1,13 @@
 """Whether the training step is compiled."""
 
+import os
 import shutil
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
+
+from mlx_yoda.errors import first_line
+from mlx_yoda.kernels import SWITCH, is_compiler_s
 
 
 class Decision(NamedTuple):
@@ -23,8 +27,22 @@ def decide(wanted: bool | Literal["auto"]) -> Decision:
     on_gpu = mx.default_device().type == mx.gpu
     if wanted == "auto":
         return Decision(on_gpu, None)
+    if wanted and (why := os.environ.get(SWITCH)):
+        return Decision(False, f"train.compile: the step runs uncompiled ({SWITCH}: {why})")
     if wanted and not on_gpu and shutil.which("g++") is None:
         return Decision(
             False, "train.compile: there is no C++ compiler (g++), so the step runs uncompiled"
         )
     return Decision(wanted, None)
+
+
+def stop_compiling(error: Exception) -> str | None:
+    """If MLX could not compile, as on a full disk, switch its compiler off for this process.
+
+    Returns:
+        What to tell the user, or None if the error says something else.
+    """
+    if not is_compiler_s(error):
+        return None
+    mx.disable_compile()
+    return f"MLX cannot compile, so the steps run uncompiled ({first_line(error)})"

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.report.events import Noted, Reporter, Stepped
+from mlx_yoda.train.compilation import stop_compiling
 from mlx_yoda.train.group import Group
 from mlx_yoda.train.meter import Last, Meter
 from mlx_yoda.train.plan import Plan, make_plan
@@ -51,8 +52,11 @@ def train(
                 report(stepped)
                 if after_step(state, meter):
                     return state
-        except (MemoryError, RuntimeError) as error:
-            plan = with_fewer_rows(plan, config, error)  # and go on from the last state
+        except (MemoryError, RuntimeError) as error:  # each goes on from the last state
+            if note := stop_compiling(error):
+                report(Noted(note))
+                continue
+            plan = with_fewer_rows(plan, config, error)
             report(Noted(f"out of memory: going on with {plan.micro_batch} rows at once"))
     return state
 

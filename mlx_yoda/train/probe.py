@@ -8,12 +8,21 @@ are compiled, the compiled shape.
 import mlx.core as mx
 
 from mlx_yoda.config.schema import TrainConfig
+from mlx_yoda.report.events import Noted, Reporter
+from mlx_yoda.train.compilation import stop_compiling
 from mlx_yoda.train.loop import dropout_key, with_fewer_rows
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State, Steps, Sums
 
 
-def probed(plan: Plan, steps: Steps, state: State, config: TrainConfig, budget: int) -> Plan:
+def probed(
+    plan: Plan,
+    steps: Steps,
+    state: State,
+    config: TrainConfig,
+    budget: int,
+    report: Reporter = lambda event: None,
+) -> Plan:
     """The plan with as many rows at once as run within the budget.
 
     Args:
@@ -22,6 +31,7 @@ def probed(plan: Plan, steps: Steps, state: State, config: TrainConfig, budget: 
         state: any state of the run.
         config: says whether rows may become fewer (`auto_find_batch_size`).
         budget: bytes that MLX's allocator may hold at the peak.
+        report: told if the step cannot be compiled.
 
     Raises:
         UserError: there is not enough memory for a single row.
@@ -32,7 +42,10 @@ def probed(plan: Plan, steps: Steps, state: State, config: TrainConfig, budget: 
                 break
             plan = with_fewer_rows(plan, config)
         except (MemoryError, RuntimeError) as error:
-            plan = with_fewer_rows(plan, config, error)
+            if note := stop_compiling(error):
+                report(Noted(note))
+            else:
+                plan = with_fewer_rows(plan, config, error)
     return plan
 
 

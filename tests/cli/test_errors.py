@@ -211,6 +211,23 @@ def test_a_fault_of_ours_keeps_its_traceback():
         raising.main(["info"])
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("[Compile::eval_cpu] Failed to compile function F: No space"), "TMPDIR"),
+        (ValueError("not allowed to raise maximum limit"), "ulimit -Hn 4096"),
+    ],
+)
+def test_what_libraries_say_of_the_machine_is_explained(error, said, capsys):
+    raising = Raising(name="mlx-yoda")
+    raising.error = error
+    with pytest.raises(SystemExit) as end:
+        raising.main(["info"])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ") and said in err
+
+
 def test_a_reader_that_goes_away_is_no_error():
     """As `mlx-yoda info | head -0` has it."""
     read, write = os.pipe()

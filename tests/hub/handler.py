@@ -56,6 +56,7 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)  # SHA-256 → bytes
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)  # paths that a .gitignore there names
     xet: Path | None = None  # the folder of a Xet store, or None for a Hub without
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -147,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _cut(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 2)) // 2)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
         self._hang_up()
 
     def _hang_up(self) -> None:

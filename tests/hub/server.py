@@ -81,7 +81,8 @@ def preupload(handler: Handler, repo: str, revision: str) -> None:
     for file in handler.json()["files"]:
         mode = "lfs" if file["path"].endswith(LARGE) else "regular"
         known = {"oid": there[file["path"]].etag} if file["path"] in there else {}
-        said.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, **known})
+        ignored = file["path"] in handler.hub.ignored
+        said.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": ignored, **known})
     raise Answer(200, {"files": said})
 
 

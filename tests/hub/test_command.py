@@ -140,6 +140,6 @@ def test_a_hub_whose_xet_store_is_out_of_order(run, hub, folder):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: the upload failed")
-    assert last.endswith("without Xet; nothing was published in me/yoda.")
+    assert last.startswith("error: the transfer failed")
+    assert last.endswith("does without Xet; nothing was published in me/yoda.")
     assert hub.files("me/yoda") == {}

@@ -121,3 +121,52 @@ def test_the_adapter_that_a_run_went_on_from_keeps_its_place_to_itself(folder):
     published = by_path(items_of(folder))["config.yaml"]
     assert b"init_adapter: first" in published
     assert b"/data/secret" not in published
+
+
+@pytest.mark.parametrize("start", ["../private/first", "/data/secret/first", "~/private/first"])
+def test_a_start_from_any_folder_is_published_as_its_name(folder, start):
+    settings = folder / "config.yaml"
+    settings.write_text(
+        settings.read_text().replace("init_adapter: null", f"init_adapter: {start}")
+    )
+    note = {"event": "note", "message": f"starting from {start}: rank 8"}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(note) + "\n")
+    files = by_path(items_of(folder))
+    assert b"init_adapter: first\n" in files["config.yaml"]
+    assert json.loads(files["metrics.jsonl"].splitlines()[-1])["message"] == (
+        "starting from first: rank 8"
+    )
+
+
+def test_a_start_from_the_hub_keeps_its_name(folder):
+    settings = folder / "config.yaml"
+    settings.write_text(
+        settings.read_text().replace("init_adapter: null", "init_adapter: me/first")
+    )
+    assert b"init_adapter: me/first\n" in by_path(items_of(folder))["config.yaml"]
+
+
+def test_a_note_may_name_any_folder_of_this_machine_and_none_is_published(folder, tmp_path):
+    """A token cache outside home, a checkpoint elsewhere; what only looks like a path stays."""
+    said = {
+        f"tokens are kept in {tmp_path}/cache/tokens.": "tokens are kept in tokens.",
+        f"passed over '{tmp_path}/é/checkpoint-4' (bad)": "passed over 'checkpoint-4' (bad)",
+        f"{tmp_path}/a.csv:7: too long": "a.csv:7: too long",
+        "2/3 of the rows, and/or https://huggingface.co/tmp/x, /reset, /nowhere/x": None,
+        "<think>\n\n</think>/tmp": None,
+    }
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"event": "note", "message": note}) + "\n" for note in said)
+        answer = {"event": "generate", "when": "x", "samples": [{"prompt": "see /tmp/x/y"}]}
+        file.write(json.dumps(answer) + "\n")
+    *notes, answered = by_path(items_of(folder))["metrics.jsonl"].splitlines()[-len(said) - 1 :]
+    assert [json.loads(note)["message"] for note in notes] == [
+        wanted or note for note, wanted in said.items()
+    ]
+    assert json.loads(answered) == answer
+
+
+def test_without_a_home_there_is_nothing_to_hide_of_it(folder, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert by_path(items_of(folder))

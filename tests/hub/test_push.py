@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, snapshot_download
 
+from mlx_yoda import hub_client
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub import asking
 from mlx_yoda.hub.base import public_base
@@ -169,7 +170,7 @@ REFUSALS = {
     "403 commit": ("POST", "/commit/", 403, {}, "does not let you write"),
     "413 commit": ("POST", "/commit/", 413, {}, "refuses it (413"),
     "429 for an hour": ("POST", "/commit/", 429, {"headers": {"Retry-After": "3600"}},
-                        "push again in 3600 s"),
+                        "try again in 3600 s"),
 }  # fmt: skip
 
 
@@ -273,7 +274,7 @@ def test_offline_is_said(folder, hub, monkeypatch):
 
 
 def test_nobody_listens(folder, hub, pauses):
-    with pytest.raises(UserError, match="the connection to the Hub failed"):
+    with pytest.raises(UserError, match="the Hub cannot be reached"):
         items = items_of(folder)
         push(items, "me/yoda", message="m", endpoint="http://127.0.0.1:9", remark=lambda _: None)
     assert pauses == [1, 2, 4, 8]
@@ -283,7 +284,7 @@ def test_nobody_listens(folder, hub, pauses):
 def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(
     folder, hub, pauses, monkeypatch, method, path
 ):
-    monkeypatch.setattr(asking, "_SILENCE", 0.2)
+    monkeypatch.setattr(hub_client, "SILENCE", 0.2)
     hub.fail(method, path, silent=0.6)
     _, items, remarks = publish(folder, hub)
     assert "timed out" in remarks[0]
@@ -296,3 +297,10 @@ def test_a_refusal_in_a_thread_of_its_own_is_understood_too(folder, hub, pauses)
     with pytest.raises(UserError, match="does not let you write there"):
         publish(folder, hub, with_checkpoints=True)  # several large files: a thread each
     assert hub.files("me/yoda") == {}
+
+
+@pytest.mark.parametrize("ignored", [{"metrics.jsonl"}, EXPECTED])
+def test_a_file_that_the_hub_ignores_is_no_success(folder, hub, ignored):
+    hub.ignored = ignored
+    with pytest.raises(UserError, match=r"the Hub ignored .*metrics\.jsonl.* is not complete"):
+        publish(folder, hub)

@@ -61,7 +61,9 @@ def test_the_word_demo_means_the_model_in_the_package():
 
 
 def test_a_missing_folder_is_told_from_a_hub_id(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: there is no such folder, and it is no Hub id"):
+    with pytest.raises(
+        UserError, match=r"nowhere: there is no such folder, and it is not a Hub id"
+    ):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"phi3: .* owner/name"):
         load("phi3")
@@ -91,8 +93,7 @@ def test_without_a_network_a_hub_id_fails_at_once(tmp_path, environment):
         check=True,
         timeout=60,
     )
-    assert done.stdout.startswith("owner/model: there is no such folder here, and the Hugging")
-    assert "cannot be reached" in done.stdout
+    assert done.stdout.startswith("owner/model: there is no such folder here, and the Hub cannot")
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
 
