@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_yoda.data import streams
-from mlx_yoda.data.rows import Row
+from mlx_yoda.data.rows import Row, unpacked
 from mlx_yoda.data.streams import Extent, Streamed
 from mlx_yoda.errors import UserError, first_line
 
@@ -51,8 +51,8 @@ def rows_of(dataset: Any, name: str) -> Collection[Row]:
         number = 0
         try:
             tables = dataset.with_format("arrow").iter(_BATCH)
-            unpacked = chain.from_iterable(table.to_pylist() for table in tables)
-            for number, values in enumerate(unpacked, start=1):
+            rows = chain.from_iterable(map(unpacked, tables))
+            for number, values in enumerate(rows, start=1):
                 yield Row(values, f"{name}, row {number}")
         except (OSError, ValueError) as error:  # pyarrow's are of these
             after = f"after row {number}: {first_line(error)}"

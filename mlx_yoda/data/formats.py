@@ -3,17 +3,18 @@
 They read row by row, so that a file may be larger than the memory.
 """
 
-import csv
+import importlib.util
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from mlx_yoda.data import streams
-from mlx_yoda.data.rows import Row, kind, shown
+from mlx_yoda.data.rows import Row, kind, shown, unpacked
 from mlx_yoda.data.streams import Extent, Streamed
 from mlx_yoda.errors import UserError, first_line
 
@@ -21,6 +22,8 @@ _BATCH = 256  # rows of a Parquet file that are unpacked at a time
 _ROW_BYTES = 256  # that a row takes in Python, however little is in it
 _LARGEST = 4 << 30  # bytes that a Parquet file may unpack to,
 _SWELLS = 100  # or so many times its own
+_LONGEST_LINE = 128 << 20  # bytes of a line, and characters of a CSV cell
+_LFS = b"version https://git-lfs.github.com/spec/"  # how a pointer of git-lfs begins
 
 
 def read_rows(path: Path) -> Collection[Row]:
@@ -39,6 +42,7 @@ def read_rows(path: Path) -> Collection[Row]:
         raise UserError(f"{path} is no file; a folder of data has a train file in it")
     try:
         parquet = path.suffix.lower() == ".parquet"
+        _refuse_pointer(path)
         size, extent = _parquet_extent(path) if parquet else (path.stat().st_size, None)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -48,6 +52,15 @@ def read_rows(path: Path) -> Collection[Row]:
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise UserError(
+                f"{path} is a git-lfs pointer, not the data: run `git lfs pull` in its repository, "
+                "or download the file itself"
+            )
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -97,9 +110,7 @@ def _object(value: object, place: str) -> Row:
 def _read_csv(path: Path) -> Iterator[Row]:
     lines = _csv_lines(path)
     _, header = next(lines, (1, []))
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise UserError(f"{path}:1: the column {shown(doubled[0])} is there more than once")
+    _refuse_duplicates(header, f"{path}:1")
     for line, cells in lines:
         if len(cells) != len(header):
             raise UserError(
@@ -109,8 +120,15 @@ def _read_csv(path: Path) -> Iterator[Row]:
         yield Row(dict(zip(header, cells, strict=True)), f"{path}:{line}")
 
 
+def _refuse_duplicates(columns: list[str], place: str) -> None:
+    doubled = [name for name, times in Counter(columns).items() if times > 1]
+    if doubled:
+        raise UserError(f"{place}: the column {shown(min(doubled))} is there more than once")
+
+
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The cells of each row that is not blank, and the line it starts on."""
+    csv = _csv_parser()
     # Within a line the old Mac's carriage returns may end rows too.
     parts = (io.StringIO(line, newline="") if "\r" in line else (line,) for _, line in _lines(path))
     reader = csv.reader(chain.from_iterable(parts), strict=True)
@@ -122,6 +140,19 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{start} is broken CSV ({error})") from None
+
+
+def _csv_parser() -> Any:
+    """A copy of Python's CSV parser, whose limit for a cell is its own.
+
+    `csv.field_size_limit` counts for the whole process, for other threads and libraries too.
+    """
+    spec = importlib.util.find_spec("_csv")
+    assert spec and spec.loader
+    parser: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(parser)
+    parser.field_size_limit(_LONGEST_LINE)
+    return parser
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -141,7 +172,7 @@ def _parquet_values(path: Path) -> Iterator[dict[str, Any]]:
             size += max(sum(map(_unpacked_bytes, batch.columns)), batch.num_rows * _ROW_BYTES)
             if size > limit:
                 raise UserError(f"{path} unpacks to more than {limit >> 30} GB; split it")
-            yield from batch.to_pylist()
+            yield from unpacked(batch)
 
 
 def _parquet_extent(path: Path) -> tuple[int, Extent]:
@@ -150,6 +181,7 @@ def _parquet_extent(path: Path) -> tuple[int, Extent]:
 
     with _parquet_errors(path), path.open("rb") as file:
         found = pyarrow.parquet.ParquetFile(file)
+        _refuse_duplicates(found.schema_arrow.names, str(path))
         meta = found.metadata
         groups = (meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
         size = max(sum(groups), meta.num_rows * _ROW_BYTES)
@@ -183,7 +215,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     that JSON strings may hold (U+2028).
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number in count(1):
+            line = file.readline(_LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > _LONGEST_LINE:
+                raise UserError(
+                    f"{path}:{number} is longer than {_LONGEST_LINE >> 20} MB; split it or drop it"
+                )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:

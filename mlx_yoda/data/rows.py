@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_yoda.errors import first_line
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -17,6 +19,45 @@ class Row:
 
     values: Mapping[str, Any]
     place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands for a value that Python cannot hold, such as a date in the year 20000.
+
+    Attributes:
+        type: the value's type in its file.
+        reason: why it cannot be read.
+    """
+
+    type: str
+    reason: str
+
+
+_UNCONVERTED = (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)
+
+
+def unpacked(table: Any) -> list[dict[str, Any]]:
+    """The rows of a pyarrow table or record batch; what cannot be converted is `Unreadable`.
+
+    So such a value matters only where its column is used.
+    """
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except _UNCONVERTED:
+        columns = [map(_value, table.column(i)) for i in range(table.num_columns)]
+        rows = [
+            dict(zip(table.column_names, cells, strict=True))
+            for cells in zip(*columns, strict=True)
+        ]
+    return rows
+
+
+def _value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except _UNCONVERTED as error:
+        return Unreadable(str(cell.type), first_line(error))
 
 
 def kind(value: object) -> str:
@@ -34,6 +75,8 @@ def kind(value: object) -> str:
             return "a list"
         case Mapping():
             return "an object"
+        case Unreadable():
+            return f"a {value.type} that cannot be read ({value.reason})"
         case _:
             return type(value).__name__
 

@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mlx_yoda.config.schema import DataConfig
+from mlx_yoda.data.columns import conversations
 from mlx_yoda.data.formats import READERS, read_rows
 from mlx_yoda.errors import UserError
 
@@ -16,6 +19,8 @@ values = st.recursive(
     scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3)
 )
 objects = st.lists(st.dictionaries(st.text(), values, max_size=4), min_size=1, max_size=5)
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -70,6 +75,22 @@ def test_csv_keeps_quoted_newlines_and_says_where_a_row_starts(
     assert [row.place for row in rows] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:5"]
 
 
+def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
+    """Python's parser takes 131,072 characters, or what anybody in the process has told it."""
+    before, long = csv.field_size_limit(), 'é, "\n' * 50_000
+    quoted = long.replace('"', '""')
+    (row,) = read_rows(write(tmp_path / "a.csv", f'text\n"{quoted}"\n'))
+    assert row.values == {"text": long}
+    assert csv.field_size_limit() == before
+
+
+def test_the_long_cell_that_was_refused(shared: Path) -> None:
+    folder = shared / "cases"
+    tables = [read_rows(folder / f"csv_long_cell{suffix}") for suffix in (".csv", ".jsonl")]
+    first, second = ([dict(row.values) for row in table] for table in tables)
+    assert first == second
+
+
 def test_json_is_a_list_of_objects_or_an_object_a_line(tmp_path: Path) -> None:
     listed = read_rows(write(tmp_path / "list.json", '\n[{"a": 1},\n {"a": 2}]'))
     lines = read_rows(write(tmp_path / "lines.json", '{"a": 1}\n{"a": 2}\n'))
@@ -90,6 +111,39 @@ def test_parquet_with_messages(tmp_path: Path) -> None:
         {"messages": messages[:1]},
     ]
     assert rows[1].place == f"{folder}/a.parquet, row 2"
+
+
+UNREADABLE = {
+    "dates": pyarrow.array([0, 2**31 - 1], pyarrow.date32()),
+    "nested dates": pyarrow.array([[], [2**31 - 1]], pyarrow.list_(pyarrow.date32())),
+    "times": pyarrow.array([0, 2**62], pyarrow.timestamp("us")),
+    "zones": pyarrow.array([None, 0], pyarrow.timestamp("us", "No/Where")),
+    "durations": pyarrow.array([0, 2**62], pyarrow.duration("s")),
+    "texts": pyarrow.array([b"", b"\xff"], pyarrow.binary()).view(pyarrow.string()),
+    "doubled": pyarrow.StructArray.from_arrays([pyarrow.array([0, 1])] * 2, ["a", "a"]),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_parquet_values_that_python_cannot_hold_matter_only_where_used(
+    tmp_path: Path, name: str
+) -> None:
+    table = pyarrow.table({"text": ["hé", "ho"], name: UNREADABLE[name]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    rows = read_rows(tmp_path / "a.parquet")
+    assert [c.text for c in conversations(rows, DataConfig())] == ["hé", "ho"]
+    with pytest.raises(UserError) as error:
+        conversations(rows[1:], DataConfig(text_column=name))
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path}/a.parquet, row 2: {name} must be text, not a ")
+    assert "that cannot be read (" in message
+
+
+def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
+    table = pyarrow.table([pyarrow.array(["a"])] * 2, ["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: the column 'text' is there more than once"):
+        read_rows(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +167,10 @@ def test_parquet_with_messages(tmp_path: Path) -> None:
         ("a.jsonl", "\n \n", "a.jsonl holds no rows"),
         ("a.parquet", "", "a.parquet is broken Parquet"),
         ("a.parquet", "PAR1junkPAR1", "a.parquet is broken Parquet"),
+        *(
+            (f"a{suffix}", POINTER, f"a{suffix} is a git-lfs pointer, not the data: run `git lfs")
+            for suffix in READERS
+        ),
         ("a.xlsx", "junk", "data files end in .csv, .json, .jsonl, .parquet, not in '.xlsx'"),
         ("a", "junk", "data files end in .csv, .json, .jsonl, .parquet, not in ''"),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from mlx_yoda.errors import UserError
 
 
 def refused(path: Path) -> str:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError) as error:
         conversations(read_rows(path), DataConfig())
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     message = str(error.value)
     assert message.startswith(str(path))
     assert message.isprintable()
@@ -53,7 +54,7 @@ def refused(path: Path) -> str:
         ("a.jsonl", b"[" + b"[]," * 10**5 + b"[]]", ":1: a row must be a JSON object, not a list"),
         ("a.json", b"[" + b"[]," * 10**5 + b"[]]", ", row 1: a row must be a JSON object"),
         ("a.csv", b'"' + b"x" * 10**6, ":1 is broken CSV"),
-        ("a.csv", b"a" * 10**6 + b"," + b"a" * 10**6 + b"\n", ":1 is broken CSV"),
+        ("a.csv", b"a" * 10**6 + b"," + b"a" * 10**6 + b"\n", ":1: the column 'aaaaaaaa"),
         ("a.csv", b"text,text,\x1b[2J\nx,x,x\n", ":1: the column 'text' is there more than once"),
         ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", " is broken Parquet"),
         ("a.parquet", b"PAR1\xff\xff\xff\x7fPAR1", " is broken Parquet"),
@@ -72,6 +73,38 @@ def test_a_line_of_100_megabytes(tmp_path: Path) -> None:
     assert (
         refused(path) == ":1 has 100,000,001 characters, more than 4,000,000; split it or drop it"
     )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_line_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(formats, "_LONGEST_LINE", 1 << 20)
+    (tmp_path / name).write_bytes(b"text\n" * (name == "a.csv") + b'"' + b"x" * (40 << 20))
+    tracemalloc.start()
+    try:
+        said = refused(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+    assert said == f":{1 + (name == 'a.csv')} is longer than 1 MB; split it or drop it"
+
+
+def test_a_cell_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "_LONGEST_LINE", 1000)
+    (tmp_path / "a.csv").write_text('text\n"' + "x\n" * 2000)
+    assert refused(tmp_path / "a.csv").startswith(":2 is broken CSV (field larger than")
+
+
+def test_a_csv_file_of_200_000_columns_is_read_soon(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    names = ",".join(f"c{i}" for i in range(200_000))
+    path.write_text(f"{names}\n{names}\n")
+    assert "and 199,980 more" in refused(path)
+    path.write_text(f"{names},c7,c5\n")
+    assert refused(path) == ":1: the column 'c5' is there more than once"
 
 
 def test_names_and_roles_of_any_length_are_cut_short(tmp_path: Path) -> None:

@@ -154,6 +154,18 @@ def test_a_wrong_row_of_an_arrow_folder_is_named(tmp_path: Path, streaming: None
         list(read_conversations(load(tmp_path / "saved"), DataConfig()))
 
 
+def test_a_date_that_python_cannot_hold_matters_only_where_used(
+    tmp_path: Path, streaming: None
+) -> None:
+    dates: Any = pa.array([0, 2**31 - 1], pa.date32())
+    table = datasets.Dataset(pa.table({"text": ["a", "b"], "date": dates}))
+    table.save_to_disk(tmp_path / "saved")
+    rows = load(tmp_path / "saved")
+    assert [c.text for c in read_conversations(rows, DataConfig())] == ["a", "b"]
+    with pytest.raises(UserError, match=r"row 1: date must be text"):
+        list(read_conversations(rows, DataConfig(text_column="date")))
+
+
 @pytest.mark.parametrize("cut", [0, 10, 3000])
 def test_a_broken_arrow_folder_is_one_sentence(tmp_path: Path, streaming: None, cut: int) -> None:
     saved(tmp_path / "saved")
