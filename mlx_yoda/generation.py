@@ -12,12 +12,13 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.adapters.peft import Adapter
+from mlx_yoda.config.lora_names import matches_target
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.messages import Message, read_messages, read_tools
 from mlx_yoda.data.template import TemplatedChat
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import install
-from mlx_yoda.lora.inject import inject, target_paths
+from mlx_yoda.lora.inject import inject, linear_layers
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
 from mlx_yoda.model.family import expecting, longest_row
 from mlx_yoda.model.piece import Piece
@@ -34,24 +35,30 @@ def attach(model: nn.Module, adapter: Adapter) -> dict[str, LoRALinear]:
         UserError: the adapter was made for another model.
     """
     check_fit(model, adapter)
-    layers = inject(model, adapter.lora, mx.random.key(0))
+    layers = inject(model, adapter.lora, mx.random.key(0), list(adapter.tensors))
     install(layers, adapter.weights())
     return layers
 
 
 def check_fit(model: nn.Module, adapter: Adapter) -> None:
-    """Hold an adapter's modules and shapes against a model.
+    """Hold an adapter's tensors against a model.
+
+    As in PEFT, its configuration may name modules that the model does not have.
+
+    Args:
+        model: the base; of its weights only those are read that the adapter has copies of.
+        adapter: a stored one.
 
     Raises:
         UserError: the adapter was made for another model.
     """
-    modules = dict(model.named_modules())
-    targets = target_paths(model, adapter.lora)
-    for path in sorted({*targets} ^ adapter.tensors.keys()):
-        side = "the adapter has no weights for" if path in targets else "the model has no layer"
-        raise UserError(f"{side} {path}: the adapter was made for another model or is cut short.")
+    linear = linear_layers(model)
     for path, (a, b) in adapter.tensors.items():
-        wanted = linear_shape(modules[path])
+        if path not in linear:
+            raise UserError(
+                f"the model has no linear layer {path}: the adapter was made for another model."
+            )
+        wanted = linear_shape(linear[path])
         if (b.shape[0], a.shape[1]) != wanted:
             raise UserError(
                 f"the adapter's weights {a.shape} and {b.shape} for {path} do not fit the model's "
@@ -63,6 +70,39 @@ def check_fit(model: nn.Module, adapter: Adapter) -> None:
                 f"the adapter's magnitudes {magnitude.shape} for {path} do not fit the model's "
                 f"{wanted[0]} rows: the adapter was made for another model."
             )
+    for path in linear:
+        if path not in adapter.tensors and matches_target(path, adapter.lora):
+            raise UserError(
+                f"the adapter has no weights for {path}, which it targets: it was made for another "
+                "model or is cut short."
+            )
+    for name, copy in adapter.base_weights.items():
+        _check_copy(model, name, copy)
+
+
+def _check_copy(model: nn.Module, name: str, copy: mx.array) -> None:
+    """Refuse an adapter that has changed a weight of the base, such as a resized embedding."""
+    path, _, kind = name.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    own = None if module is None else module.get(kind)
+    if module is None or own is None or not _is_copy(module, own, copy):
+        raise UserError(
+            f"the adapter brings its own {name}, which is not the model's: the base was changed "
+            "in training or is another one, and such adapters are not supported here."
+        )
+
+
+def _is_copy(module: nn.Module, own: mx.array, copy: mx.array) -> bool:
+    """Whether a weight, or what quantising it as the module's was gives, is the module's own."""
+    if "scales" not in module:
+        return bool(mx.array_equal(own, copy.astype(own.dtype)).item())
+    if copy.ndim != 2 or copy.shape[1] % module.group_size:
+        return False
+    packing = {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
+    # What dtype it had before is not known.
+    dtypes = (mx.bfloat16, mx.float16, mx.float32)
+    packed = (mx.quantize(copy.astype(dtype), **packing)[0] for dtype in dtypes)
+    return any(mx.array_equal(own, one).item() for one in packed)
 
 
 def pieces(

@@ -3,7 +3,8 @@
 The layout is that of llama.cpp's convert_lora_to_gguf.py: `general.type` "adapter",
 `adapter.type` "lora", one `adapter.lora.alpha`, and for each weight of the base its name with
 `.lora_a` `(r, in)` and `.lora_b` `(out, r)`. llama.cpp computes the scale as alpha / r of each
-pair; where ours is another (rsLoRA, alpha_pattern), the quotient goes into B.
+pair, and takes alpha 0 for scale 1; where ours is another (rsLoRA, alpha_pattern, alpha 0), the
+quotient goes into B.
 """
 
 import importlib
@@ -48,7 +49,7 @@ def save_gguf(path: Path, adapter: Adapter, base_config: Mapping[str, Any]) -> N
     gguf = _package()
     architecture = gguf.MODEL_ARCH[_ARCHITECTURES[kind]]
     names = gguf.get_tensor_name_map(architecture, base_config["num_hidden_layers"])
-    alpha = float(adapter.lora.lora_alpha)
+    alpha = float(adapter.lora.lora_alpha) or 1.0
     with files.new_file(path) as aside:
         writer = gguf.GGUFWriter(aside, gguf.MODEL_ARCH_NAMES[architecture])
         writer.add_type(gguf.GGUFType.ADAPTER)

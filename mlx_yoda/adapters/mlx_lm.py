@@ -41,7 +41,8 @@ def save_mlx_lm(directory: Path, adapter: Adapter) -> None:
     """
     paths, lora = list(adapter.tensors), adapter.lora
     rank = max(a.shape[0] for a, _ in adapter.tensors.values())
-    scale = scale_of(paths[0], lora)
+    # B cannot be brought to another scale from 0, so that is the common one only if it is all's.
+    scale = next(filter(None, (scale_of(path, lora) for path in paths)), 0.0)
     tensors = {}
     for path, (a, b) in adapter.tensors.items():
         own, missing = scale_of(path, lora), rank - a.shape[0]
@@ -112,10 +113,11 @@ def _own_ranks(
     found = {}
     for path, (a, b) in pairs.items():
         r, own = pattern_value(path, lora.rank_pattern, lora.r), scale_of(path, lora)
-        if not matches_target(path, lora) or r > a.shape[0] or own == 0:
+        silent = own == 0 != keys["scale"]  # its B has been multiplied by 0
+        if not matches_target(path, lora) or r > a.shape[0] or (silent and mx.any(b)):
             raise UserError(f"{file}: {path} is not what {CONFIG_FILE} says in {_OURS}.")
         b = b[:, :r]
-        b = b if own == keys["scale"] else b * (keys["scale"] / own)
+        b = b if silent or own == keys["scale"] else b * (keys["scale"] / own)
         if not mx.isfinite(b).all():
             raise UserError(f"{file}: the scales in {CONFIG_FILE} are too far apart for {path}.")
         found[path] = a[:r], b
@@ -171,7 +173,8 @@ def _modules(entries: Mapping[str, Entry], kind: str, rank: int, file: Path) -> 
             raise UserError(f"{file}: the tensor {shown(name)} is no LoRA of a linear layer.")
         if entry.dtype not in FLOATS:
             raise UserError(
-                f"{file}: the tensor {shown(name)} is {entry.dtype}, not float32, float16 or bf16."
+                f"{file}: the tensor {shown(name)} is {entry.dtype}, not a float of 16, 32 or 64 "
+                "bits."
             )
         modules.setdefault(known[1], set()).add(known[2])
     if not modules:

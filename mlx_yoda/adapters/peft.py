@@ -33,6 +33,8 @@ class Adapter:
         base_model_name_or_path: the base it was trained on, if the file says so.
         revision: the base's revision on the Hub, if the file says so.
         magnitudes: module path → DoRA's m `(out,)`, float32; empty without DoRA.
+        base_weights: name → tensor, float32, of the base's own weights, which PEFT saves beside
+            an adapted embedding or head. They must be those of the base.
     """
 
     lora: LoraConfig
@@ -40,6 +42,7 @@ class Adapter:
     base_model_name_or_path: str | None
     revision: str | None = None
     magnitudes: dict[str, mx.array] = field(default_factory=dict)
+    base_weights: dict[str, mx.array] = field(default_factory=dict)
 
     def weights(self) -> dict[str, dict[str, mx.array]]:
         """The tree that a model takes: path → name → array."""
@@ -97,10 +100,11 @@ def load_adapter(directory: Path) -> Adapter:
     """
     config_file = directory / CONFIG_FILE
     keys = read_object(config_file)
-    lora = from_peft(keys, str(config_file))
-    tensors, magnitudes = read_tensors(directory / TENSOR_FILE, lora)
+    stored = read_tensors(directory / TENSOR_FILE, keys, from_peft(keys, str(config_file)))
     base, revision = keys.get("base_model_name_or_path"), keys.get("revision")
-    return Adapter(lora, tensors, base, revision, magnitudes)
+    return Adapter(
+        stored.lora, stored.pairs, base, revision, stored.magnitudes, stored.base_weights
+    )
 
 
 def _row_major(array: mx.array) -> np.ndarray:

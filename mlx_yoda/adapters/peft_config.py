@@ -1,9 +1,10 @@
 """PEFT's adapter_config.json: the keys that we write, honour, ignore and refuse."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from mlx_yoda.adapters.safetensors_header import shown
 from mlx_yoda.config.schema import LoraConfig
@@ -13,6 +14,7 @@ from mlx_yoda.errors import UserError
 _IGNORED = {
     "auto_mapping",
     "base_model_name_or_path",
+    "ensure_weight_tying",  # a tied head has no module of its own, so none can be adapted
     "eva_config",
     "inference_mode",
     "megatron_core",
@@ -21,10 +23,15 @@ _IGNORED = {
     "qalora_group_size",
     "revision",
     "runtime_config",
+    "velora_config",  # another backward pass; what is computed stays
 }
-_MAY_BE_MISSING = ("lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+_MAY_BE_MISSING = (
+    "layers_pattern", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"
+)  # fmt: skip
 # Other ways to initialise change the base's weights too, so A and B alone do not tell the result.
 _INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+_ALL_LINEAR = "all-linear"  # every linear layer but the head: only the tensors tell which
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def to_peft(lora: LoraConfig, base_model_name_or_path: str, revision: str | None) -> dict[str, Any]:
@@ -80,8 +87,22 @@ def from_peft(keys: Mapping[str, Any], place: str) -> LoraConfig:
         if not right(value):
             raise UserError(f"{place}: {key} must be {kind}, not {_short(value)}.")
         values[key] = value
+    values.pop("layers_pattern", None)  # `layers_patterns` reads it
     values["lora_dropout"] = values.get("lora_dropout", 0.0)
     return LoraConfig(**values)
+
+
+def layers_patterns(keys: Mapping[str, Any]) -> list[str]:
+    """PEFT's `layers_pattern` as a list; it means something beside `layers_to_transform` alone."""
+    if keys.get("layers_to_transform") in (None, []):
+        return []
+    pattern = keys.get("layers_pattern") or []
+    return [pattern] if isinstance(pattern, str) else pattern
+
+
+def is_all_linear(targets: str | list[str]) -> bool:
+    """Whether `target_modules` is PEFT's word for every linear layer but the head."""
+    return isinstance(targets, str) and targets.lower() == _ALL_LINEAR
 
 
 def _refuse(keys: Mapping[str, Any], place: str) -> None:
@@ -96,7 +117,6 @@ def _refuse(keys: Mapping[str, Any], place: str) -> None:
     accepted = {
         "bias": ("none", None),
         "init_lora_weights": _INITS,
-        "layers_pattern": (None, "", [], "layers", ["layers"]),
         "task_type": ("CAUSAL_LM", None),
     }
     for key, value in keys.items():
@@ -116,10 +136,9 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(value) and not isinstance(value, bool)
-    except (TypeError, OverflowError):  # no number, or one that no float can hold
-        return False
+    """Whether float32, in which adapters compute, can hold it; NaN is not below anything."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= _LARGEST
 
 
 def _is_names(value: Any) -> bool:
@@ -137,7 +156,7 @@ def _is_pattern(value: Any, right: Any) -> bool:
 
 _HONOURED = {
     "r": ("a positive whole number", _is_rank),
-    "lora_alpha": ("a finite number", _is_number),
+    "lora_alpha": ("a finite number in float32", _is_number),
     "lora_dropout": ("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
     "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
     "use_dora": ("true or false", lambda v: isinstance(v, bool)),
@@ -150,8 +169,12 @@ _HONOURED = {
         "a whole number, a list of them or null",
         lambda v: v is None or _is_int(v) or (isinstance(v, list) and all(map(_is_int, v))),
     ),
+    "layers_pattern": ("text, a list of texts or null", lambda v: v in ("", []) or _is_names(v)),
     "rank_pattern": ("an object of positive whole numbers", lambda v: _is_pattern(v, _is_rank)),
-    "alpha_pattern": ("an object of finite numbers", lambda v: _is_pattern(v, _is_number)),
+    "alpha_pattern": (
+        "an object of finite numbers in float32",
+        lambda v: _is_pattern(v, _is_number),
+    ),
 }
 
 

@@ -3,10 +3,13 @@
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from mlx_yoda.adapters.peft_config import is_all_linear, layers_patterns
 from mlx_yoda.adapters.safetensors_header import Entry, read_header, shown
 from mlx_yoda.adapters.tensor_data import FLOATS, read_floats
 from mlx_yoda.config.lora_names import layer_order, matches_target, pattern_value
@@ -14,26 +17,39 @@ from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 
 MAGNITUDE = "base_model.model.{}.lora_magnitude_vector"  # (out,), of DoRA alone
-_NAME = re.compile(
-    r"base_model\.model\.([\w-]{1,99}(?:\.[\w-]{1,99}){0,30})"
-    r"\.(lora_[AB]\.weight|lora_magnitude_vector)",
-    re.ASCII,
-)
+_MODULE = r"base_model\.model\.([\w-]{1,99}(?:\.[\w-]{1,99}){0,30})"
+_LORA = re.compile(rf"{_MODULE}\.(lora_[AB]\.weight|lora_magnitude_vector(?:\.weight)?)", re.ASCII)
+# The base's own, which PEFT saves beside an adapted or resized embedding or head.
+_BASE = re.compile(rf"{_MODULE}\.(weight|bias)", re.ASCII)
 _PATIENCE = 10.0  # seconds to find which modules are targeted; milliseconds are usual
 
 Tensors = dict[str, tuple[mx.array, mx.array]]  # path → A (r, in), B (out, r)
 
 
-def read_tensors(path: Path, lora: LoraConfig) -> tuple[Tensors, dict[str, mx.array]]:
+class Stored(NamedTuple):
+    """What adapter_model.safetensors holds.
+
+    Attributes:
+        lora: the configuration; where only the tensors tell what it targets ("all-linear",
+            `layers_pattern`), `target_modules` is the list of their modules, as in PEFT.
+        pairs: module path → A `(r, in)` and B `(out, r)`, float32, in the order of the layers.
+        magnitudes: module path → DoRA's m `(out,)`, float32; empty without DoRA.
+        base_weights: name → tensor, float32, of the base's own weights that lie beside them.
+    """
+
+    lora: LoraConfig
+    pairs: Tensors
+    magnitudes: dict[str, mx.array]
+    base_weights: dict[str, mx.array]
+
+
+def read_tensors(path: Path, keys: Mapping[str, Any], lora: LoraConfig) -> Stored:
     """Read the tensors that a configuration calls for; all names and shapes are checked first.
 
     Args:
         path: adapter_model.safetensors.
-        lora: what adapter_config.json beside it says.
-
-    Returns:
-        pairs: module path → A `(r, in)` and B `(out, r)`, float32, in the order of the layers.
-        magnitudes: module path → DoRA's m `(out,)`, float32; empty without DoRA.
+        keys: the object in adapter_config.json beside it.
+        lora: what `from_peft` made of that.
 
     Raises:
         UserError: it is not there or broken, or a tensor is missing, does not belong there, has
@@ -53,48 +69,86 @@ def read_tensors(path: Path, lora: LoraConfig) -> tuple[Tensors, dict[str, mx.ar
             def read(name: str) -> mx.array:
                 return mx.array(read_floats(file, name, entries[name], str(path)))
 
-            names = _names(entries, lora, path)
-            pairs = {module: (read(a), read(b)) for module, (a, b, *_) in names.items()}
-            return pairs, {module: read(more[0]) for module, (_, _, *more) in names.items() if more}
+            modules, base = _sorted_out(entries, lora, path)
+            lora, names = _targeted(modules, entries, keys, lora, path)
+            return Stored(
+                lora,
+                {module: (read(a), read(b)) for module, (a, b, *_) in names.items()},
+                {module: read(more[0]) for module, (_, _, *more) in names.items() if more},
+                {own: read(name) for own, name in base.items()},
+            )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _names(entries: Mapping[str, Entry], lora: LoraConfig, file: Path) -> dict[str, list[str]]:
-    """Module path → the names of its A, its B and, in DoRA, its magnitude; all fit `lora`."""
-    modules = set()
+def _sorted_out(
+    entries: Mapping[str, Entry], lora: LoraConfig, file: Path
+) -> tuple[list[str], dict[str, str]]:
+    """The modules with LoRA, in the order of the layers, and name → stored name of the base's."""
+    modules: set[str] = set()
+    base: dict[str, str] = {}
     for name, entry in entries.items():
-        known = _NAME.fullmatch(name)
-        if not known:
+        if known := _LORA.fullmatch(name):
+            modules.add(known[1])
+            if not lora.use_dora and known[2].startswith("lora_magnitude_vector"):
+                raise UserError(
+                    f"{file}: {shown(name)} is DoRA's, but adapter_config.json has no use_dora."
+                )
+        elif (own := _BASE.fullmatch(name)) and ".lora_" not in name:
+            called = f"{own[1].removesuffix('.base_layer')}.{own[2]}"
+            if called in base:
+                raise UserError(f"{file}: the base's {shown(called)} is there twice.")
+            base[called] = name
+        else:
             raise UserError(
                 f"{file}: the tensor {shown(name)} is no LoRA A or B of a linear layer."
             )
-        if not lora.use_dora and known[2] == "lora_magnitude_vector":
-            raise UserError(
-                f"{file}: {shown(name)} is DoRA's, but adapter_config.json has no use_dora."
-            )
         if entry.dtype not in FLOATS:
             raise UserError(
-                f"{file}: the tensor {shown(name)} is {entry.dtype}, not float32, float16 or bf16."
+                f"{file}: the tensor {shown(name)} is {entry.dtype}, not a float of 16, 32 or 64 "
+                "bits."
             )
-        modules.add(known[1])
     if not modules:
-        raise UserError(f"{file} holds no tensors.")
+        raise UserError(f"{file} holds no LoRA tensors.")
+    return sorted(modules, key=layer_order), base
+
+
+def _targeted(
+    modules: list[str],
+    entries: Mapping[str, Entry],
+    keys: Mapping[str, Any],
+    lora: LoraConfig,
+    file: Path,
+) -> tuple[LoraConfig, dict[str, list[str]]]:
+    """The configuration with its targets resolved, and module path → the names of its tensors."""
+    patterns, names = layers_patterns(keys), {}
+    if is_all_linear(lora.target_modules):
+        lora = replace(lora, target_modules=modules)
     end = time.monotonic() + _PATIENCE
-    names = {}
-    for module in sorted(modules, key=layer_order):
+    for module in modules:
         names[module] = _of_module(module, entries, lora, file)
+        if not matches_target(module, lora, patterns):
+            raise UserError(
+                f"{file}: {shown(names[module][0])} is on a module that adapter_config.json does "
+                "not target."
+            )
         if time.monotonic() > end:
             raise UserError(f"{file.parent}: finding what its adapter targets takes too long.")
-    return names
+    if patterns:
+        lora = replace(lora, target_modules=modules, layers_to_transform=None)
+    return lora, names
 
 
 def _of_module(
     module: str, entries: Mapping[str, Entry], lora: LoraConfig, file: Path
 ) -> list[str]:
-    """The names of a module's tensors, which must be there and fit its rank."""
+    """The names of a module's A, B and, in DoRA, magnitude: all there, and of its rank."""
     names = [f"base_model.model.{module}.lora_{letter}.weight" for letter in "AB"]
-    names += [MAGNITUDE.format(module)] if lora.use_dora else []
+    magnitudes = [MAGNITUDE.format(module), MAGNITUDE.format(module) + ".weight"]
+    if sum(name in entries for name in magnitudes) == 2:
+        raise UserError(f"{file}: {shown(magnitudes[0])} is there with and without .weight.")
+    if lora.use_dora:
+        names += [name for name in magnitudes if name in entries] or magnitudes[:1]
     for name in names:
         if name not in entries:
             raise UserError(f"{file}: the tensor {shown(name)} is missing beside its other half.")
@@ -109,9 +163,5 @@ def _of_module(
     if magnitude and magnitude[0] != shape_b[:1]:
         raise UserError(
             f"{file}: {shown(names[2])} {magnitude[0]} is no magnitude for lora_B {shape_b}."
-        )
-    if not matches_target(module, lora):
-        raise UserError(
-            f"{file}: {shown(names[0])} is on a module that adapter_config.json does not target."
         )
     return names

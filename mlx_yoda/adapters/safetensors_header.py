@@ -7,12 +7,12 @@ validate`), which accepts whatever is accepted here; this reader also names the 
 wrong, and takes no header larger than an adapter's can be.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from mlx_yoda import strict_json
 from mlx_yoda.errors import UserError
 
 DTYPE_BYTES = {
@@ -86,30 +86,14 @@ def shown(name: str) -> str:
 
 def _parse(header: bytes, place: str) -> dict[str, Any]:
     try:
-        keys = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
-    except _Twice as error:
-        raise UserError(f"{place}: the header has {shown(str(error))} twice.") from None
+        keys = strict_json.loads(header.decode())
+    except strict_json.DuplicateKeyError as error:
+        raise UserError(f"{place}: the header has {shown(error.key)} twice.") from None
     except (ValueError, RecursionError):  # no UTF-8, no JSON, an endless number, endless nesting
         raise UserError(f"{place} is no intact safetensors file: its header is no JSON.") from None
     if not isinstance(keys, dict):
         raise UserError(f"{place} is no intact safetensors file: its header is no JSON object.")
     return keys
-
-
-class _Twice(Exception):
-    """A key is there twice."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) < len(pairs):
-        seen: set[str] = set()
-        raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-    return keys
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)  # NaN and Infinity, which Python takes and JSON does not
 
 
 def _entry(name: str, value: object, data: int, place: str) -> Entry:

@@ -44,9 +44,10 @@ def command(source: str, dest: Path, to: "Format", requantize: bool) -> None:
     """Write the adapter SOURCE for another program, to the new folder (or GGUF file) DEST.
 
     SOURCE is an output folder, a checkpoint in it, or the folder or Hub id of any PEFT or mlx-lm
-    adapter. Merging and GGUF need the base: the one that the adapter names, or --model. Merged
-    weights are added up in float32, then cast to the base's dtype or to --dtype. The base's are
-    taken as they are stored, also if training quantised them on load.
+    adapter. It must fit its base, the one that the adapter names or --model: merging reads the
+    base's weights, the other formats its config.json. Merged weights are added up in float32, then
+    cast to the base's dtype or to --dtype. The base's are taken as they are stored, also if
+    training quantised them on load.
     """
     if requantize and to != "merged":
         raise click.UsageError("--requantize goes with --to merged.")
@@ -62,6 +63,8 @@ def command(source: str, dest: Path, to: "Format", requantize: bool) -> None:
         base_of_adapter=not is_chosen(MODEL),
         requantize=requantize,
     )
+    if exported.unchecked:
+        remark(f"The adapter was not held against its base: {exported.unchecked}")
     _tell_losses(exported, requantize)
     remark(f"Wrote {dest}. Try it:")
     remark(f"  {_next(exported, source, to)}")

@@ -33,12 +33,18 @@ _PATIENCE = 0.5  # seconds for all the expressions that are held against one pat
 _LONGEST = 2000  # characters of an expression
 
 
-def matches_target(path: str, config: LoraConfig) -> bool:
+def matches_target(path: str, config: LoraConfig, layers_pattern: Sequence[str] = ()) -> bool:
     """Say whether the configuration puts a LoRA layer on the module at `path`.
 
     A string in `target_modules` or `exclude_modules` is a regular expression over the whole path;
     a list holds whole paths or their last parts. `layers_to_transform` narrows what the last
     parts match, never a whole path.
+
+    Args:
+        path: the module's path.
+        config: what is targeted.
+        layers_pattern: PEFT's key of that name: expressions for what stands before the number
+            that `layers_to_transform` means; without any it is the first number in the path.
 
     Raises:
         UserError: a regular expression is broken or takes too long, or stands beside
@@ -56,9 +62,9 @@ def matches_target(path: str, config: LoraConfig) -> bool:
         return False
     if layers is None or layers == [] or path in targets:
         return True
-    index = _LAYER_INDEX.match(path)
     chosen = [layers] if isinstance(layers, int) else layers
-    return index is not None and int(index[1]) in chosen
+    index = _layer_index(path, layers_pattern)
+    return index is not None and index in chosen
 
 
 def pattern_value(path: str, pattern: Mapping[str, T], default: T) -> T:
@@ -93,17 +99,30 @@ def layer_order(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
 
 
+def _layer_index(path: str, patterns: Sequence[str]) -> int | None:
+    """The number of the layer that a module belongs to."""
+    if not patterns:
+        found = _LAYER_INDEX.match(path)
+        return int(found[1]) if found else None
+    end = time.monotonic() + _PATIENCE
+    for pattern in patterns:
+        whole = _compile(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", pattern, "layers_pattern")
+        if index := _found(whole.match, path, pattern, "layers_pattern", end):
+            return int(index["idx"])
+    return None
+
+
 def _named(path: str, names: str | Sequence[str], key: str) -> bool:
     if isinstance(names, str):
         end = time.monotonic() + _PATIENCE
-        return _found(_compile(names, names, key).fullmatch, path, names, key, end)
+        return _found(_compile(names, names, key).fullmatch, path, names, key, end) is not None
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
-def _found(match: Callable[..., Any], path: str, written: str, key: str, end: float) -> bool:
-    """Whether an expression matches a path, if that can be told before `end`."""
+def _found(match: Callable[..., Any], path: str, written: str, key: str, end: float) -> Any:
+    """The match of an expression with a path or None, if that can be told before `end`."""
     try:
-        return match(path, timeout=max(end - time.monotonic(), 1e-9)) is not None
+        return match(path, timeout=max(end - time.monotonic(), 1e-9))
     except TimeoutError:
         raise UserError(
             f"lora.{key}: matching {_short(written)} with {path} takes too long; write it simpler."

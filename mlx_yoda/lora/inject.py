@@ -1,6 +1,6 @@
 """Choosing the target modules of a model and putting LoRA layers in their place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -18,13 +18,17 @@ _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}
 _FUSED |= {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}
 
 
-def inject(model: nn.Module, config: LoraConfig, key: mx.array) -> dict[str, LoRALinear]:
+def inject(
+    model: nn.Module, config: LoraConfig, key: mx.array, paths: Sequence[str] | None = None
+) -> dict[str, LoRALinear]:
     """Put a LoRA layer in the place of every linear layer that the configuration targets.
 
     Args:
         model: a frozen model; its module tree is changed, its weights are not.
         config: which modules, and rank, scale and dropout of each.
         key: PRNG key `(2,)` of the initialisation.
+        paths: the linear layers instead, in the model's order; of a stored adapter they are
+            those that it has weights for.
 
     Returns:
         Path → layer, in the model's order.
@@ -32,7 +36,7 @@ def inject(model: nn.Module, config: LoraConfig, key: mx.array) -> dict[str, LoR
     Raises:
         UserError: a target matches nothing, or something that is no linear layer.
     """
-    paths = target_paths(model, config)
+    paths = target_paths(model, config) if paths is None else paths
     modules = dict(model.named_modules())
     layers: dict[str, LoRALinear] = {}
     make = _kind(config)
@@ -70,7 +74,7 @@ def target_paths(model: nn.Module, config: LoraConfig) -> list[str]:
     """
     modules = [(path, module) for path, module in model.named_modules() if path]
     modules.sort(key=lambda item: layer_order(item[0]))
-    linear = [path for path, module in modules if isinstance(module, _LINEAR)]
+    linear = list(linear_layers(model))
     found = [(path, module) for path, module in modules if matches_target(path, config)]
     wrong = [path for path, module in found if not isinstance(module, _LINEAR)]
     if wrong:
@@ -87,6 +91,12 @@ def target_paths(model: nn.Module, config: LoraConfig) -> list[str]:
     if not paths:
         raise UserError(_no_match(str(targets), linear, selected=False))
     return paths
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Path → module for the linear layers that LoRA can adapt, in the model's order."""
+    found = [(path, m) for path, m in model.named_modules() if isinstance(m, _LINEAR)]
+    return dict(sorted(found, key=lambda item: layer_order(item[0])))
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:

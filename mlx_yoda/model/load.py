@@ -108,6 +108,18 @@ def load_lazily(
     return model, config
 
 
+def load_shapes(path: Path, trust_remote_code: bool) -> nn.Module:
+    """Build the model that a folder's config.json describes; weights may lack, none is evaluated.
+
+    Raises:
+        UserError: as `load`.
+    """
+    _check_config(path, trust_remote_code)
+    with _explained(path, "the model in"):
+        options = {"trust_remote_code": trust_remote_code, **_architecture(path)}
+        return load_model(path, lazy=True, strict=False, **options)[0]
+
+
 def load_tokenizer_in(
     path: Path, config: dict[str, Any], trust_remote_code: bool
 ) -> TokenizerWrapper:
@@ -195,8 +207,8 @@ def _architecture(path: Path) -> dict[str, Any]:
     return {"model_config": named}
 
 
-def _check_folder(path: Path, trust_remote_code: bool) -> None:
-    """Name what a model folder lacks, in words better than the libraries'."""
+def _check_config(path: Path, trust_remote_code: bool) -> None:
+    """Refuse a config.json that is no model's, or that wants code to be run unasked."""
     config = read_json(path / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{path / 'config.json'} names no model_type: is it a model's?")
@@ -205,6 +217,11 @@ def _check_folder(path: Path, trust_remote_code: bool) -> None:
             f"{path} wants to run its own code, {config['model_file']}; if you trust it, "
             "set model.trust_remote_code=true."
         )
+
+
+def _check_folder(path: Path, trust_remote_code: bool) -> None:
+    """Name what a model folder lacks, in words better than the libraries'."""
+    _check_config(path, trust_remote_code)
     if not any(path.glob("model*.safetensors")):
         raise UserError(
             f"{path} has no weights: no model*.safetensors is there "

@@ -1,11 +1,12 @@
 """An adapter for another program: PEFT, mlx-lm, llama.cpp, or fused into its base for all."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlx_yoda import files
 from mlx_yoda.adapters.gguf import save_gguf
@@ -18,7 +19,13 @@ from mlx_yoda.generation import check_fit
 from mlx_yoda.hub.card import CARD_FILE, LOSS_FILE
 from mlx_yoda.lora.merge import Loss, fused, loss
 from mlx_yoda.model import folder as model_folder
-from mlx_yoda.model.load import MODEL_FILES, fetch, load_lazily, load_tokenizer_in
+from mlx_yoda.model.load import (
+    MODEL_FILES,
+    fetch,
+    load_lazily,
+    load_shapes,
+    load_tokenizer_in,
+)
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.respond import on_named_base, read_adapter
 
@@ -33,13 +40,15 @@ class Exported:
     Attributes:
         path: the folder, or for GGUF the file.
         base: the base that went in or was looked at, or what the adapter calls it.
+        unchecked: why the adapter could not be held against its base, or None.
         losses: on a quantised base that was fused into, module path → what quantising the fused
             weight again loses, whether it was done or not.
     """
 
     path: Path
     base: str | None
-    losses: dict[str, Loss]
+    unchecked: str | None = None
+    losses: dict[str, Loss] = field(default_factory=dict)
 
 
 def export(
@@ -51,7 +60,9 @@ def export(
     base_of_adapter: bool,
     requantize: bool = False,
 ) -> Exported:
-    """Write an adapter in another program's format.
+    """Write an adapter in another program's format, once it is known to fit its base.
+
+    PEFT's and mlx-lm's files are written without a look at the base where it cannot be had.
 
     Args:
         source: folder (an output folder, a checkpoint) or Hub id, of PEFT or of mlx-lm.
@@ -67,21 +78,61 @@ def export(
     adapter = read_adapter(source)
     if destination.exists():
         raise UserError(f"{destination} exists: name a new one.")
-    named = adapter.base_model_name_or_path
-    if to == "peft":
-        _save_peft(destination, adapter, source)
-        return Exported(destination, named, {})
-    if to == "mlx-lm":
-        with files.new_directory(destination) as aside:
-            save_mlx_lm(aside, adapter)
-        return Exported(destination, named, {})
+    if to in ("peft", "mlx-lm"):
+        unchecked = _check_if_possible(adapter, model, source, base_of_adapter)
+        if to == "peft":
+            _save_peft(destination, adapter, source)
+        else:
+            with files.new_directory(destination) as aside:
+                save_mlx_lm(aside, adapter)
+        return Exported(destination, adapter.base_model_name_or_path, unchecked)
     if base_of_adapter:
         model = on_named_base(model, adapter, source)
-    if to == "gguf":
-        base = fetch(model.model_name_or_path, model.model_revision, ["config.json"])
-        save_gguf(destination, adapter, model_folder.read_config(base))
-        return Exported(destination, model.model_name_or_path, {})
-    return _merge(destination, adapter, model, requantize)
+    if to == "merged":
+        return _merge(destination, adapter, model, requantize)
+    base = _open_base(adapter, model)
+    check_fit(base.model, adapter)
+    save_gguf(destination, adapter, base.config)
+    return Exported(destination, model.model_name_or_path)
+
+
+class _Base(NamedTuple):
+    model: nn.Module
+    config: dict[str, Any]
+
+
+def _open_base(adapter: Adapter, model: ModelConfig) -> _Base:
+    """The base for its shapes, from config.json alone if the adapter has no copies of weights.
+
+    Raises:
+        UserError: it cannot be fetched or built.
+    """
+    name, trust = model.model_name_or_path, model.trust_remote_code
+    if adapter.base_weights:
+        folder = fetch(name, model.model_revision, MODEL_FILES)
+        return _Base(*load_lazily(folder, None, trust))
+    folder = fetch(name, model.model_revision, ["config.json", "*.py"])
+    return _Base(load_shapes(folder, trust), model_folder.read_config(folder))
+
+
+def _check_if_possible(
+    adapter: Adapter, model: ModelConfig, source: str, base_of_adapter: bool
+) -> str | None:
+    """Hold an adapter against its base; says why if that is not here.
+
+    Raises:
+        UserError: it does not fit its base, or the base that was named cannot be had.
+    """
+    try:
+        if base_of_adapter:
+            model = on_named_base(model, adapter, source)
+        base = _open_base(adapter, model)
+    except UserError as error:
+        if not base_of_adapter or adapter.base_weights:
+            raise
+        return str(error)
+    check_fit(base.model, adapter)
+    return None
 
 
 def _save_peft(destination: Path, adapter: Adapter, source: str) -> None:
@@ -116,7 +167,7 @@ def _merge(destination: Path, adapter: Adapter, model: ModelConfig, requantize: 
         model_folder.copy_companions(base, aside)
         files.write_json(aside / "config.json", _config(config, merged, requantize))
         model_folder.write_weights(aside, merged)
-    return Exported(destination, model.model_name_or_path, losses)
+    return Exported(destination, model.model_name_or_path, losses=losses)
 
 
 def _check_weights(

@@ -24,7 +24,7 @@ from mlx_yoda.recipes.outcome import Outcome
 from mlx_yoda.recipes.output import Output, open_output
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
-from mlx_yoda.recipes.start import model_to_train, parameters
+from mlx_yoda.recipes.start import model_to_train, notes_on, parameters
 from mlx_yoda.recipes.together import given, make_sure_of_sameness, part_of
 from mlx_yoda.report.events import Event, Finished, Noted, Reporter, Started, Working, both
 from mlx_yoda.report.page import REPORT_FILE, write_report
@@ -84,7 +84,7 @@ def finetune(
     state, meter, best, forced = _start(group, output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
-    notes = (*output.notes, *data.notes, *moved, *fitted, *forced)
+    notes = (*notes_on(config.lora), *output.notes, *data.notes, *moved, *fitted, *forced)
     started = _started(config, base, data, plan, output)
     report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
     answers = partial(_answers, config, base, data)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from mlx_yoda.config.checks import problems
 from mlx_yoda.config.schema import Config, LoraConfig, ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.generation import attach
@@ -37,6 +38,12 @@ def model_to_train(config: Config) -> tuple[Config, Loaded, Layers]:
         return config, base, inject(base.model, config.lora, mx.random.key(config.train.seed))
     adapter = read_adapter(source)
     config = replace(config, lora=_continued(config.lora, adapter.lora))
+    for key, wanted in problems(config):
+        section, name = key.split(".")
+        raise UserError(
+            f"the adapter that model.init_adapter names has {key} "
+            f"{getattr(getattr(config, section), name)!r}, but to train it must be {wanted}."
+        )
     check_base(config)
     base = load_base(config.model)
     return config, base, attach(base.model, replace(adapter, lora=config.lora))
@@ -47,6 +54,17 @@ def parameters(config: Config, base: Loaded) -> tuple[int, int]:
     trainable, total = count_parameters(base.model)
     still = 0 if config.lora.init_lora_weights is True else trainable // 2
     return trainable - still, total - still
+
+
+def notes_on(lora: LoraConfig) -> list[str]:
+    """What a user of other programs would expect to be otherwise."""
+    if not (lora.use_dora and lora.lora_dropout > 0):
+        return []
+    return [
+        f"DoRA with lora_dropout {lora.lora_dropout:g}: dropout falls on the input of the low-rank "
+        "branch alone; PEFT's falls on a part of the base's product too, so that its training "
+        "differs (with lora_dropout 0 it does not)"
+    ]
 
 
 def load_base(model: ModelConfig) -> Loaded:

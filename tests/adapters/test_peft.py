@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from safetensors import safe_open
 
 from mlx_yoda.adapters.peft import load_adapter, save_adapter
@@ -96,8 +97,6 @@ def test_transposed_and_half_precision_arrays_are_saved_as_they_read(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files_are_read_as_float32(adapter, dtype):
-    import torch
-
     halves = {name: t.to(getattr(torch, dtype)) for name, t in read_tensors(adapter).items()}
     write_tensors(adapter, halves)
     a, _ = load_adapter(adapter).tensors[PATH]
@@ -118,17 +117,21 @@ def test_half_precision_files_are_read_as_float32(adapter, dtype):
         ({"layer_replication": [[0, 1], [1, 2]]}, "layer_replication"),
         ({"lora_bias": True}, "lora_bias"),
         ({"some_future_method": {"on": 1}}, "some_future_method"),
-        ({"layers_pattern": "blocks"}, "layers_pattern"),
+        ({"layers_pattern": "h", "layers_to_transform": [0]}, f"{NAME}.*does not target"),
+        ({"layers_pattern": [1]}, "layers_pattern must be text, a list of texts or null"),
+        ({"layers_pattern": "(", "layers_to_transform": [0]}, "layers_pattern.*regular expression"),
         ({"task_type": "SEQ_CLS"}, "task_type"),
         ({"r": 0}, "r must be a positive whole number"),
         ({"r": True}, "r must be"),
         ({"r": None}, "r must be"),
         ({"lora_alpha": "16"}, "lora_alpha must be a finite number"),
-        ({"lora_alpha": float("nan")}, "lora_alpha must be a finite number"),
-        ({"lora_alpha": float("inf")}, "lora_alpha must be a finite number"),
+        ({"lora_alpha": float("nan")}, r"config\.json cannot be read as JSON: NaN is not JSON"),
+        ({"lora_alpha": -float("inf")}, r"config\.json cannot .* -Infinity is not JSON"),
+        ({"lora_alpha": 1e39}, r"lora_alpha must be a finite number in float32, not 1e\+39"),
+        ({"lora_alpha": True}, "lora_alpha must be a finite number"),
+        ({"alpha_pattern": {"qkv_proj": -1e39}}, "alpha_pattern must be"),
         ({"lora_alpha": 10**400}, "lora_alpha must be a finite number, not 1000"),
-        ({"alpha_pattern": {"qkv_proj": float("nan")}}, "alpha_pattern must be"),
-        ({"lora_dropout": float("nan")}, "lora_dropout must be"),
+        ({"lora_dropout": 1}, "lora_dropout must be"),
         ({"use_rslora": "yes"}, "use_rslora must be true or false"),
         ({"target_modules": [1]}, "target_modules must be"),
         ({"target_modules": r"(.|..|...)*[^a-z]"}, "target_modules.*takes too long"),
@@ -193,14 +196,38 @@ def test_a_half_without_its_other_half_is_named(adapter):
 
 def test_unknown_tensors_and_dtypes_are_named(adapter):
     tensors = read_tensors(adapter)
-    write_tensors(adapter, tensors | {"base_model.model.lm_head.weight": tensors[NAME].clone()})
-    with pytest.raises(UserError, match=r"base_model\.model\.lm_head\.weight is no LoRA"):
+    write_tensors(adapter, tensors | {"base_model.model.head.lora_E": tensors[NAME].clone()})
+    with pytest.raises(UserError, match=r"base_model\.model\.head\.lora_E is no LoRA"):
         load_adapter(adapter)
-    write_tensors(adapter, {name: t.double() for name, t in tensors.items()})
-    with pytest.raises(UserError, match=f"{NAME} is F64"):
+    write_tensors(adapter, {name: t.int() for name, t in tensors.items()})
+    with pytest.raises(UserError, match=f"{NAME} is I32"):
         load_adapter(adapter)
-    write_tensors(adapter, {})
-    with pytest.raises(UserError, match="holds no tensors"):
+    for left in ({}, {"base_model.model.lm_head.weight": tensors[NAME].clone()}):
+        write_tensors(adapter, left)
+        with pytest.raises(UserError, match="holds no LoRA tensors"):
+            load_adapter(adapter)
+    head = ("lm_head.weight", "lm_head.base_layer.weight")
+    twice = {f"base_model.model.{name}": tensors[NAME].clone() for name in head}
+    write_tensors(adapter, tensors | twice)
+    with pytest.raises(UserError, match=r"the base's lm_head\.weight is there twice"):
+        load_adapter(adapter)
+
+
+def test_a_key_that_is_there_twice_is_named(adapter):
+    file = adapter / "adapter_config.json"
+    for twice in ('"r": 2, ', '"alpha_pattern": {"a": 1, "a": 2}, '):
+        whole = file.read_text()
+        file.write_text(whole.replace("{", "{" + twice, 1))
+        with pytest.raises(UserError, match=r"the name '(r|a)' is there twice in one object"):
+            load_adapter(adapter)
+        file.write_text(whole)
+
+
+def test_what_float32_cannot_hold_is_infinite(adapter):
+    tensors = {name: t.double() for name, t in read_tensors(adapter).items()}
+    tensors[NAME][0, 2] = 1e39
+    write_tensors(adapter, tensors)
+    with pytest.raises(UserError, match=rf"{NAME} holds inf at \[0, 2\]"):
         load_adapter(adapter)
 
 
@@ -286,4 +313,9 @@ def test_doras_magnitudes_fit_their_pairs(tmp_path):
         load_adapter(tmp_path)
     save_adapter(tmp_path, pairs(), lora, base_model_name_or_path="b")
     with pytest.raises(UserError, match=rf"{PATH}\.lora_magnitude_vector is missing"):
+        load_adapter(tmp_path)
+    name = f"base_model.model.{PATH}.lora_magnitude_vector"
+    ones = torch.ones(4)
+    write_tensors(tmp_path, read_tensors(tmp_path) | {name: ones, f"{name}.weight": ones.clone()})
+    with pytest.raises(UserError, match=r"lora_magnitude_vector is there with and without \.wei"):
         load_adapter(tmp_path)
