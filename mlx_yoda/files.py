@@ -19,10 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.secrets import redact
 
 _ASIDE = ".aside"
 _WRITER = re.compile(r"\.(\d+)@([0-9a-f]{8})\.\w+\.aside$")
+_WRITE_FAILED = re.compile(r"^\[(write|save_safetensors)\]|\(os error \d+\)")
 _ABANDONED = 7 * 24 * 3600  # seconds untouched, where no one here can ask whether its writer lives
 
 
@@ -107,6 +109,28 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             raise
     _sync(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence that `path` cannot be written, whichever library was writing.
+
+    Raises:
+        UserError: the disk is full, a file is too large, or a folder may not be written to.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        reason = str(error.strerror or error)
+    except Exception as error:  # MLX and libraries in Rust have no kind of their own for it
+        if not _WRITE_FAILED.search(str(error)):
+            raise
+        reason = first_line(error).rstrip(".")
+    else:
+        return
+    raise UserError(f"{path} cannot be written: {reason}.")
 
 
 def remove_directory(path: Path) -> None:

@@ -7,6 +7,7 @@ pair, and takes alpha 0 for scale 1; where ours is another (rsLoRA, alpha_patter
 quotient goes into B.
 """
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,20 +53,20 @@ def save_gguf(path: Path, adapter: Adapter, base_config: Mapping[str, Any]) -> N
     alpha = float(adapter.lora.lora_alpha) or 1.0
     with files.new_file(path) as aside:
         writer = gguf.GGUFWriter(aside, gguf.MODEL_ARCH_NAMES[architecture])
-        writer.add_type(gguf.GGUFType.ADAPTER)
-        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-        for module, (a, b) in adapter.tensors.items():
-            name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
-            if name is None:
-                raise UserError(f"llama.cpp has no name for {module} in a {kind}.")
-            ratio = scale_of(module, adapter.lora) / (alpha / a.shape[0])
-            writer.add_tensor(f"{name}.lora_a", _array(a))
-            writer.add_tensor(f"{name}.lora_b", _array(b if ratio == 1 else b * ratio))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with contextlib.closing(writer):
+            writer.add_type(gguf.GGUFType.ADAPTER)
+            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+            for module, (a, b) in adapter.tensors.items():
+                name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
+                if name is None:
+                    raise UserError(f"llama.cpp has no name for {module} in a {kind}.")
+                ratio = scale_of(module, adapter.lora) / (alpha / a.shape[0])
+                writer.add_tensor(f"{name}.lora_a", _array(a))
+                writer.add_tensor(f"{name}.lora_b", _array(b if ratio == 1 else b * ratio))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
 
 
 def _array(array: mx.array) -> np.ndarray:

@@ -9,7 +9,7 @@ from mlx_lm.utils import save
 from mlx_yoda.config.quantization import trouble
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError
-from mlx_yoda.files import new_directory
+from mlx_yoda.files import new_directory, sweep, writing
 from mlx_yoda.model.load import MODEL_FILES, fetch, load_lazily, load_tokenizer_in
 from mlx_yoda.model.quantize import quantize
 
@@ -37,7 +37,8 @@ def convert(
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        UserError: the destination exists, the source is no model, or it cannot be quantised so.
+        UserError: the destination exists, the source is no model, it cannot be quantised so, or
+            the disk is full.
     """
     if destination.exists():
         raise UserError(f"{destination} exists: name a new folder.")
@@ -52,5 +53,6 @@ def convert(
             config.pop("dtype", None)
         if quantization is not None:
             config = quantize(model, config, quantization, path)
-        with new_directory(destination) as folder:
+        sweep(destination.parent)
+        with writing(destination), new_directory(destination) as folder:
             save(folder, path, model, tokenizer, config)

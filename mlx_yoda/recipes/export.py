@@ -73,11 +73,26 @@ def export(
         requantize: fuse into a quantised base and quantise again, at the loss that is measured.
 
     Raises:
-        UserError: adapter or base cannot be read, do not fit together, or cannot be written so.
+        UserError: adapter or base cannot be read, do not fit together, or cannot be written so,
+            or the disk is full.
     """
     adapter = read_adapter(source)
     if destination.exists():
         raise UserError(f"{destination} exists: name a new one.")
+    files.sweep(destination.parent)
+    with files.writing(destination):
+        return _write(destination, to, adapter, source, model, base_of_adapter, requantize)
+
+
+def _write(
+    destination: Path,
+    to: Format,
+    adapter: Adapter,
+    source: str,
+    model: ModelConfig,
+    base_of_adapter: bool,
+    requantize: bool,
+) -> Exported:
     if to in ("peft", "mlx-lm"):
         unchecked = _check_if_possible(adapter, model, source, base_of_adapter)
         if to == "peft":

@@ -4,11 +4,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from transformers import get_scheduler
+from transformers import TrainingArguments, get_scheduler
 
 from mlx_yoda.config.schema import TrainConfig
 from mlx_yoda.train.optimizer import adamw, clip, fresh_moments, global_norm
-from mlx_yoda.train.schedule import learning_rate
+from mlx_yoda.train.schedule import learning_rate, warmup_steps
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -57,6 +57,25 @@ def test_schedules_equal_transformers(name, warmup):
         assert learning_rate(config, step, total) == pytest.approx(expected, rel=1e-9, abs=1e-15)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-6, 3e-6])
+def test_clipping_has_torchs_epsilon(size):
+    """It shows where the norm is near it: 1e-6 / (1e-6 + 1e-6) is a half, not 1."""
+    drawn = torch.tensor([3.0, 4.0]) / 5 * size
+    peer = torch.nn.Parameter(torch.zeros(2))
+    peer.grad = drawn.clone()
+    torch.nn.utils.clip_grad_norm_([peer], 1e-6)
+    gradients = {"path": {"lora_A": mx.array(drawn.numpy())}}
+    ours = clip(gradients, global_norm(gradients), 1e-6)["path"]["lora_A"]
+    np.testing.assert_allclose(ours, peer.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("ratio", "total"), [(0.1, 11), (0.1, 101), (0.03, 7), (0.5, 3), (1, 5)])
+def test_a_share_of_warmup_is_rounded_up_as_in_transformers(ratio, total):
+    theirs = TrainingArguments(warmup_steps=ratio, use_cpu=True) if ratio < 1 else None
+    wanted = theirs.get_warmup_steps(total) if theirs else total
+    assert warmup_steps(TrainConfig(warmup_ratio=ratio), total) == wanted
 
 
 def test_warmup_ratio_is_a_share_of_all_steps():
