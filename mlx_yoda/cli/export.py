@@ -87,7 +87,9 @@ def _tell_losses(exported: "Exported", requantized: bool) -> None:
 
 def _next(exported: "Exported", source: str, to: "Format") -> str:
     """A command that uses what was written."""
-    path, base = str(exported.path), exported.base or "BASE"
+    from mlx_yoda.model.load import resolve
+
+    path, base = str(exported.path), str(resolve(exported.base or "BASE"))
     match to:
         case "peft":
             words = [*program(), "generate", "--adapter", path, "Hello"]

@@ -7,7 +7,7 @@ from typing import Literal
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.record import Record
 from mlx_yoda.hub_client import is_repo_id
-from mlx_yoda.model.load import DEMO, resolve
+from mlx_yoda.model.load import DEMO, is_demo
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def public_base(record: Record, given: str | None = None) -> Base:
             raise UserError(f"--base-model must be a Hub id such as owner/name, not {given!r}.")
         return Base(given, "hub")
     known = record.last("started").get("base_model")
-    if known == DEMO or Path(record.base) == Path(resolve(DEMO)).resolve():
+    if known == DEMO or is_demo(record.base):
         return Base(DEMO, "demo")
     if is_repo_id(record.base) and (known == record.base or not Path(record.base).exists()):
         return Base(record.base, "hub")

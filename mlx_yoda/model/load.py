@@ -23,7 +23,8 @@ from mlx_yoda.model.family import FamilyArgs, FamilyModel
 from mlx_yoda.model.quantize import quantize, settle
 
 DEMO = "demo"
-_DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
+_DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo" / "model"
+_IN_PACKAGE = ("mlx_yoda", "demo", "model")
 FILES_BUT_WEIGHTS = ["*.json", "*.jinja", "*.py", "*.txt", "tokenizer.model"]
 MODEL_FILES = [*FILES_BUT_WEIGHTS, "model*.safetensors"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -180,8 +181,22 @@ def is_here(name_or_path: str | Path) -> bool:
 
 
 def resolve(name_or_path: str | Path) -> str | Path:
-    """Map `demo` to the folder of the tiny Phi-3 in the package, anything else to itself."""
-    return _DEMO_FOLDER if str(name_or_path) == DEMO else name_or_path
+    """Map every name of the tiny Phi-3 in the package to its folder, anything else to itself."""
+    return _DEMO_FOLDER if is_demo(name_or_path) else name_or_path
+
+
+def is_demo(name_or_path: str | Path) -> bool:
+    """Say whether a name means the tiny Phi-3 in the package: `demo`, or a path to it.
+
+    Older adapters name their base by such a path. An installation that is replaced takes its
+    folders along, so a path into one that is gone counts too.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) == DEMO:
+        return True
+    if os.path.isdir(path):
+        return path.resolve() == _DEMO_FOLDER
+    return path.parts[-3:] == _IN_PACKAGE
 
 
 def _architecture(path: Path) -> dict[str, Any]:

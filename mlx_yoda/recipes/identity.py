@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlx_yoda.config.schema import Config
 from mlx_yoda.lora.pissa import as_saved
-from mlx_yoda.model.load import DEMO, Loaded
+from mlx_yoda.model.load import DEMO, Loaded, is_demo
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
 
@@ -63,14 +63,18 @@ def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
 
 
 def base_name(base: Loaded) -> str:
-    """The base as an adapter names it: a Hub id as it is, a folder by its absolute path."""
-    local = base.name == DEMO or Path(base.name).exists()
-    return str(base.path.resolve()) if local else base.name
+    """The base as an adapter names it: a Hub id or `demo` as it is, a folder by its absolute path.
+
+    The demo's folder belongs to an installation, which the next one replaces.
+    """
+    return public_name(base) or str(base.path.resolve())
 
 
 def public_name(base: Loaded) -> str | None:
     """What others find the base by: its Hub id, or `demo`; None for a folder here."""
-    return None if base.name != DEMO and Path(base.name).exists() else base.name
+    if is_demo(base.path):
+        return DEMO
+    return None if Path(base.name).exists() else base.name
 
 
 def _digest(data: bytes) -> str:

@@ -100,7 +100,7 @@ def on_named_base(model: ModelConfig, adapter: Adapter, name: str) -> ModelConfi
     named = f"the adapter {name} names {shown(base)} as its base"
     if not base.isprintable() or _TRICK.search(base):
         raise UserError(f"{named}, which is no Hub id and no plain folder: give --model.")
-    if Path(base).is_absolute() and not Path(base).is_dir():
+    if Path(base).is_absolute() and not Path(resolve(base)).is_dir():
         raise UserError(f"{named}, which is not here: give --model.")
     if model.trust_remote_code:
         raise UserError(
@@ -116,12 +116,12 @@ def another_base(responder: Responder) -> str | None:
 
     PEFT says nothing then; a quantised or converted copy is as good as the model it came from.
     """
-    same = (responder.base.name, str(resolve(responder.base.name)))  # `demo` is a folder too
-    if responder.trained_on in (None, "", *same):
+    trained_on, base = responder.trained_on, responder.base.name
+    if not trained_on or resolve(trained_on) == resolve(base):  # the demo has several names
         return None
     return (
-        f"The adapter {responder.adapter} names {shown(str(responder.trained_on))} as its base; "
-        f"it answers on {responder.base.name}."
+        f"The adapter {responder.adapter} names {shown(trained_on)} as its base; "
+        f"it answers on {base}."
     )
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -14,7 +15,7 @@ from mlx.utils import tree_flatten
 from transformers import AutoModelForCausalLM
 
 from mlx_yoda.errors import UserError
-from mlx_yoda.model.load import fetch, load, resolve
+from mlx_yoda.model.load import fetch, is_demo, load, resolve
 
 
 @pytest.fixture
@@ -58,6 +59,27 @@ def test_the_word_demo_means_the_model_in_the_package():
     assert resolve("elsewhere") == "elsewhere"
     assert fetch("demo") == resolve("demo")
     assert load("demo").name == "demo"
+
+
+def test_any_path_to_the_package_s_demo_means_it(tmp_path, monkeypatch):
+    ours = Path(resolve("demo"))
+    (tmp_path / "link").symlink_to(ours.parents[2])
+    for name in (ours, f"{ours}/", tmp_path / "link" / "mlx_yoda" / "demo" / "model"):
+        assert is_demo(name)
+    gone = "/nowhere/lib/python3.11/site-packages/mlx_yoda/demo/model"
+    assert resolve(gone) == fetch(gone) == ours
+    assert not is_demo("/nowhere/demo/model")
+    assert not is_demo("owner/mlx_yoda")
+    assert not is_demo("x" * 4000)
+
+
+def test_a_folder_that_is_there_is_itself_whatever_its_name(tmp_path, monkeypatch):
+    other = tmp_path / "mlx_yoda" / "demo" / "model"
+    other.mkdir(parents=True)
+    assert fetch(other) == other
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert fetch("demo") == resolve("demo")
 
 
 def test_a_missing_folder_is_told_from_a_hub_id(tmp_path):

@@ -13,8 +13,10 @@ from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import disabled, inject, lora_layers
 from mlx_yoda.model.load import load, resolve
 from mlx_yoda.recipes import respond
+from mlx_yoda.recipes.identity import base_name, public_name
 from mlx_yoda.recipes.respond import Responder, another_base, open_responder, read_adapter
 
+GONE = "/nowhere/.venv/lib/python3.11/site-packages/mlx_yoda/demo/model"
 HELLO = [{"role": "user", "content": "You must find the old map."}]
 
 
@@ -152,5 +154,21 @@ def test_another_base_than_the_one_named_is_remarked_upon(base_folder, write_ada
 
 
 def test_the_demo_is_known_by_its_name_and_by_its_folder():
-    responder = Responder(load("demo"), "an-adapter", trained_on=str(resolve("demo")))
-    assert another_base(responder) is None
+    for trained_on in ("demo", str(resolve("demo")), GONE):
+        responder = Responder(load("demo"), "an-adapter", trained_on=trained_on)
+        assert another_base(responder) is None
+
+
+def test_an_adapter_made_by_an_installation_that_is_gone_still_finds_the_demo(tmp_path):
+    base, lora = load("demo"), LoraConfig(r=2)
+    tensors = {
+        path: (m.lora_A, m.lora_B) for path, m in inject(base.model, lora, mx.random.key(0)).items()
+    }
+    save_adapter(tmp_path, tensors, lora, base_model_name_or_path=GONE)
+    responder = open_responder(ModelConfig(), str(tmp_path), base_of_adapter=True)
+    assert responder.base.path == resolve("demo")
+
+
+def test_an_adapter_names_the_demo_not_where_this_installation_keeps_it():
+    for name in ("demo", resolve("demo")):
+        assert base_name(load(name)) == public_name(load(name)) == "demo"
