@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_yoda.cli.answering import answering, open_chosen, opening
-from mlx_yoda.cli.command import Command, own_stdout, remark, say
+from mlx_yoda.cli.command import own_stdout, remark, say
+from mlx_yoda.cli.settings import Configured
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.respond import Responder
@@ -19,7 +20,7 @@ mlx-yoda chat --model microsoft/Phi-3-mini-4k-instruct --temperature 0.7
 _COMMANDS = "/reset forgets what was said, /exit or Ctrl-D ends, Ctrl-C stops an answer."
 
 
-@click.command("chat", cls=Command, epilog=_EXAMPLES)
+@click.command("chat", cls=Configured, epilog=_EXAMPLES)
 @answering
 def command(adapter: str | None, system: str | None, **sampling: Any) -> None:
     """Talk to a model, with or without an adapter.

@@ -36,7 +36,8 @@ class Command(Sectioned):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; `--switch true`, as other programs have it, is explained."""
         switches = {name: p for p in self.get_params(ctx) for name in p.opts if _is_switch(p)}
-        for name, value in pairwise(args):
+        for written, value in pairwise(args):
+            name = written.replace("_", "-")
             if name in switches and value.lower() in ("true", "false"):
                 other = "".join(f" or {opposite}" for opposite in switches[name].secondary_opts)
                 raise click.UsageError(f"{name} takes no value: write {name}{other}.", ctx)

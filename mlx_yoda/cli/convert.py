@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from mlx_yoda.cli.command import Command, program, remark
-from mlx_yoda.cli.settings import configuration, settings
+from mlx_yoda.cli.command import program, remark
+from mlx_yoda.cli.settings import Configured, configuration, settings
 
 _EXAMPLES = """\
 mlx-yoda convert microsoft/Phi-3-mini-4k-instruct models/phi3-4bit --quantize 4
@@ -18,7 +18,7 @@ mlx-yoda convert models/phi3-bf16 models/phi3-mxfp4 --quantize mxfp4
 
 
 @click.command(
-    "convert", cls=Command, epilog=_EXAMPLES, short_help="Quantise a model, or change its dtype."
+    "convert", cls=Configured, epilog=_EXAMPLES, short_help="Quantise a model, or change its dtype."
 )
 @click.argument("source")
 @click.argument("dest", type=click.Path(path_type=Path))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_yoda.cli.answering import MODEL
-from mlx_yoda.cli.command import Command, remark, say
-from mlx_yoda.cli.settings import config_options, configuration, settings
+from mlx_yoda.cli.command import remark, say
+from mlx_yoda.cli.settings import Configured, config_options, configuration, settings
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.compare import Comparison, Split
@@ -24,7 +24,7 @@ mlx-yoda evaluate --model microsoft/Phi-3-mini-4k-instruct --data rows.jsonl --s
 
 @click.command(
     "evaluate",
-    cls=Command,
+    cls=Configured,
     epilog=_EXAMPLES,
     short_help="Measure a model, and an adapter beside it.",
 )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_yoda.cli.answering import MODEL
-from mlx_yoda.cli.command import Command, program, remark
-from mlx_yoda.cli.settings import configuration, is_chosen, settings
+from mlx_yoda.cli.command import program, remark
+from mlx_yoda.cli.settings import Configured, configuration, is_chosen, settings
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.export import Exported, Format
@@ -23,7 +23,7 @@ mlx-yoda export owner/some-adapter merged --to merged --model models/phi3-4bit
 
 
 @click.command(
-    "export", cls=Command, epilog=_EXAMPLES, short_help="Write an adapter for other programs."
+    "export", cls=Configured, epilog=_EXAMPLES, short_help="Write an adapter for other programs."
 )
 @click.argument("source")
 @click.argument("dest", type=click.Path(path_type=Path))

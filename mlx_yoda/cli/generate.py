@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from mlx_yoda.cli.answering import answering, open_chosen, opening
-from mlx_yoda.cli.command import Command, say
+from mlx_yoda.cli.command import say
+from mlx_yoda.cli.settings import Configured
 from mlx_yoda.errors import UserError
 
 _EXAMPLES = """\
@@ -18,7 +19,9 @@ echo "The force is strong." | mlx-yoda generate --adapter outputs/phi3-yoda
 """
 
 
-@click.command("generate", cls=Command, epilog=_EXAMPLES, short_help="Answer one or many prompts.")
+@click.command(
+    "generate", cls=Configured, epilog=_EXAMPLES, short_help="Answer one or many prompts."
+)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @answering
 @click.option(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_yoda.cli.command import Command, remark, say
-from mlx_yoda.cli.settings import config_options, configuration, settings
+from mlx_yoda.cli.command import remark, say
+from mlx_yoda.cli.settings import Configured, config_options, configuration, settings
 from mlx_yoda.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mlx_yoda.train.memory import Demand
 
 _EXAMPLES = """\
-mlx-yoda plan --config configs/phi3-mini.yaml
-mlx-yoda plan --config configs/phi3-mini.yaml --memory 16GB
-mlx-yoda plan --config configs/phi3-mini.yaml --quantize 4 --memory 8GB
+mlx-yoda plan --config phi3-mini
+mlx-yoda plan --config phi3-mini --memory 16GB
+mlx-yoda plan --config phi3-mini --quantize 4 --memory 8GB
 mlx-yoda plan --model models/phi3-mini-4bit --set data.max_length=256 --json
 """
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -41,7 +41,7 @@ _KEPT = {
 }
 
 
-@click.command("plan", cls=Command, epilog=_EXAMPLES, short_help="Plan a run's memory and time.")
+@click.command("plan", cls=Configured, epilog=_EXAMPLES, short_help="Plan a run's memory and time.")
 @config_options
 @settings("model.model_name_or_path", "model.quantization", "data.dataset_name")
 @click.option("--memory", metavar="SIZE", help="Plan for so much, such as 16GB; not this machine.")

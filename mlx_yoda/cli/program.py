@@ -155,7 +155,11 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 program = Program(
     name="mlx-yoda",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --learning_rate too
+    },
     params=[
         click.Option(
             ["--version"],
@@ -169,7 +173,7 @@ program = Program(
     help="Fine-tune Phi-3 with LoRA on Apple Silicon, and talk to the result. Adapters are PEFT's"
     " files: Hugging Face loads them as they are.",
     epilog="""\
-    mlx-yoda train --config configs/demo.yaml      # no network, a few seconds
+    mlx-yoda train --config demo      # no network, a few seconds
     mlx-yoda generate --model demo --adapter outputs/demo "You must find the old map."
     mlx-yoda train --help
     """,

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from mlx_yoda.cli.answering import answering, open_chosen
-from mlx_yoda.cli.command import Command, remark
+from mlx_yoda.cli.command import remark
+from mlx_yoda.cli.settings import Configured
 
 _EXAMPLES = """\
 mlx-yoda serve --model demo --adapter outputs/demo
@@ -20,7 +21,7 @@ mlx-yoda serve --adapter outputs/phi3-yoda --host 0.0.0.0
 
 @click.command(
     "serve",
-    cls=Command,
+    cls=Configured,
     epilog=_EXAMPLES,
     short_help="Talk to base and adapter on a page; OpenAI's API.",
     context_settings={"default_map": {"max_tokens": 1024}},

@@ -1,5 +1,6 @@
 """Options made from the configuration's fields: no name, type or default is written twice."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -42,23 +43,54 @@ class Setting(click.Option):
 
 
 class Configured(Command):
-    """A command with many settings: `--help` explains the main ones and names the others."""
+    """A command with settings: `--help` explains the main ones and names the others."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; for an option of another program's name, say ours."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if words := self._called_here(ctx, error.option_name):
+                message = f"There is no option {error.option_name}: {words}."
+                raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+            raise
+
+    def _called_here(self, ctx: click.Context, option: str) -> str | None:
+        """What to write for an option that is a setting's name, here or elsewhere."""
+        from mlx_yoda.config.keys import counterpart
+
+        name = option.lstrip("-").replace("-", "_")
+        ours = counterpart(name)
+        if ours is None and (switched := counterpart(name.removeprefix("no_"))):
+            ours = f"{switched.partition('=')[0]}=false"
+        if ours is None:
+            return None
+        key, _, value = ours.partition("=")
+        params = self.get_params(ctx)
+        names = [p.opts[0] for p in params if isinstance(p, Setting) and p.key == key]
+        if names:
+            return f"write {names[0]} {shlex.quote(value)}" if value else f"write {names[0]}"
+        if any(param.name == "overrides" for param in params):
+            example = f"{key}={value or 'VALUE'}"
+            return f"write --set {shlex.quote(example)}"
+        return None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the names of the settings that `--settings` explains."""
         params = self.get_params(ctx)
         others = [param for param in params if isinstance(param, Setting) and not param.main]
+        if not others:
+            return super().format_options(ctx, formatter)
         shown = [param.get_help_record(ctx) for param in params if param not in others]
         with formatter.section("Options"):
             formatter.write_dl([record for record in shown if record])
-        if others:
-            with formatter.section("Settings, each an option too (lora_alpha is --lora-alpha)"):
-                formatter.write_dl(
-                    [
-                        (_TITLES[section], " ".join(setting.key.split(".")[1] for setting in found))
-                        for section, found in _by_section(others)
-                    ]
-                )
+        with formatter.section("Settings, each an option too (lora_alpha is --lora-alpha)"):
+            formatter.write_dl(
+                [
+                    (_TITLES[section], " ".join(setting.key.split(".")[1] for setting in found))
+                    for section, found in _by_section(others)
+                ]
+            )
 
 
 def settings(*main: str) -> Decorator:
@@ -100,7 +132,8 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="YAML with the sections model, lora, data and train.",
+        help="YAML with the sections model, lora, data and train; or one of the package's, such as "
+        "demo.",
     )(function)
 
 
@@ -127,13 +160,17 @@ def configuration(file: Path | None = None, overrides: Sequence[str] = ()) -> Co
     Raises:
         UserError: one of them is wrong.
     """
-    from mlx_yoda.config.parse import load_config  # it brings PyYAML, which help can do without
+    # They bring PyYAML, which help can do without.
+    from mlx_yoda.config.parse import Setting as Written
+    from mlx_yoda.config.parse import load_config
+    from mlx_yoda.config.yaml_text import read_value
 
-    given = _chosen(click.get_current_context())
-    # Text and truth are said as they are; all else is YAML, as it is after --set.
-    written = [f"{key}={value}" for key, (field, value) in given.items() if not _as_is(field)]
-    options = {key: value for key, (field, value) in given.items() if _as_is(field)}
-    return load_config(file, [*overrides, *written], options)
+    options = {}
+    for key, (field, value) in _chosen(click.get_current_context()).items():
+        # Text and truth are said as they are; all else is YAML, as it is after --set.
+        meant = value if _as_is(field) else read_value(str(value))
+        options[key] = Written(meant, _name(key))
+    return load_config(file, overrides, options)
 
 
 def _schema() -> Iterator[tuple[str, Field[Any]]]:
@@ -144,9 +181,14 @@ def _schema() -> Iterator[tuple[str, Field[Any]]]:
 
 
 def _option(key: str, field: Field[Any], *, main: bool, help: str) -> Decorator:
-    name = _NAMES.get(key, f"--{field.name.replace('_', '-')}")
+    name = _name(key)
     names = f"{name}/--no-{name[2:]}" if field.type is bool else name
     return click.option(names, cls=Setting, field=field, key=key, main=main, help=help)
+
+
+def _name(key: str) -> str:
+    """A field's option: `--r` for `lora.r`."""
+    return _NAMES.get(key, f"--{key.partition('.')[2].replace('_', '-')}")
 
 
 def _help(field: Field[Any]) -> str:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _NEWEST = "newest"
 _EXAMPLES = """\
-mlx-yoda train --config configs/demo.yaml
+mlx-yoda train --config demo
 mlx-yoda train --model microsoft/Phi-3-mini-4k-instruct --data dvgodoy/yoda_sentences
-mlx-yoda train --config configs/demo.yaml --output-dir outputs/r16 --r 16 --learning-rate 1e-3
+mlx-yoda train --config demo --output-dir outputs/r16 --r 16 --learning-rate 1e-3
 mlx-yoda train --config outputs/r16/config.yaml --resume
 mlx-yoda train --data rows.csv --prompt-column question --completion-column reply
 """

@@ -5,40 +5,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_type_hints
 
+from mlx_yoda.config.elsewhere import ELSEWHERE
 from mlx_yoda.config.schema import Config
-
-# What other programs, the notebook's among them, call our keys.
-_ELSEWHERE = {
-    "alpha": "lora.lora_alpha",
-    "assistant_only_loss": "data.train_on",
-    "batch_size": "train.per_device_train_batch_size",
-    "completion_only_loss": "data.train_on",
-    "dataset_text_field": "data.text_column",
-    "dropout": "lora.lora_dropout",
-    "epochs": "train.num_train_epochs",
-    "evaluation_strategy": "train.eval_strategy",
-    "grad_accumulation_steps": "train.gradient_accumulation_steps",
-    "grad_checkpoint": "train.gradient_checkpointing",
-    "iters": "train.max_steps",
-    "load_in_4bit": "model.quantization={bits: 4}",
-    "load_in_8bit": "model.quantization={bits: 8}",
-    "lora_r": "lora.r",
-    "lora_target_modules": "lora.target_modules",
-    "lr": "train.learning_rate",
-    "max_new_tokens": "train.generation_max_new_tokens",
-    "max_seq_length": "data.max_length",
-    "model_id": "model.model_name_or_path",
-    "model_name": "model.model_name_or_path",
-    "num_epochs": "train.num_train_epochs",
-    "q_bits": "model.quantization={bits: 4}",
-    "q_group_size": "model.quantization={bits: 4, group_size: 64}",
-    "q_mode": "model.quantization={mode: mxfp4}",
-    "quantization_config": "model.quantization",
-    "quantize": "model.quantization",
-    "rank": "lora.r",
-    "revision": "model.model_revision",
-    "torch_dtype": "model.dtype",
-}
 
 
 @dataclass(frozen=True)
@@ -84,6 +52,22 @@ def keys() -> dict[str, Key]:
     return found
 
 
+@cache
+def own_names() -> dict[str, str]:
+    """A field's name → its full name: `r` → `lora.r`."""
+    return {key.name: path for path, key in keys().items()}
+
+
+def counterpart(name: str) -> str | None:
+    """Our key for a name that stands alone or comes from another program.
+
+    Returns:
+        `lora.r` for `rank`; `model.quantization={bits: 4}` where only one value means the same;
+        None where nothing does.
+    """
+    return own_names().get(name) or ELSEWHERE.get(name)
+
+
 def advice(section: str | None, name: str) -> str:
     """What to say about a key that does not exist: where it belongs, or what it may be.
 
@@ -91,9 +75,7 @@ def advice(section: str | None, name: str) -> str:
         section: the section it was looked for in; None for the top level.
         name: the unknown name.
     """
-    elsewhere = [key.path for key in keys().values() if key.name == name]
-    if elsewhere or name in _ELSEWHERE:
-        ours = elsewhere[0] if elsewhere else _ELSEWHERE[name]
+    if ours := counterpart(name):
         return f"write {ours}" if "=" in ours else f"it is called {ours} here"
     if section is None and (near := get_close_matches(name, sections(), n=1)):
         return f"did you mean the section {near[0]}"

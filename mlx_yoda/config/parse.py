@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mlx_yoda.config.checks import conflicts, problems
 from mlx_yoda.config.keys import advice, keys, sections
 from mlx_yoda.config.schema import Config
+from mlx_yoda.config.shipped import find, shipped
 from mlx_yoda.config.values import Mismatch, Plain, as_mapping, convert, expected, shown, structure
 from mlx_yoda.config.yaml_text import read_entries, read_value, to_yaml
 from mlx_yoda.errors import UserError
@@ -38,10 +39,11 @@ def load_config(
     """Read a configuration.
 
     Args:
-        file: a YAML file with the sections `model`, `lora`, `data`, `train`; None for defaults.
+        file: a YAML file with the sections `model`, `lora`, `data`, `train`, or the name of one in
+            the package, such as `demo`; None for defaults.
         overrides: `section.key=value`, as `--set` takes them; a later one counts.
         options: full key → value, which count before all else; text that may mean a number or
-            null is given as `values.Plain`.
+            null is given as `values.Plain`. A `Setting` says itself where it was written.
 
     Returns:
         The configuration, every value of its field's type and in its range.
@@ -67,13 +69,19 @@ def load_config(
     return config
 
 
-def _from_file(file: Path) -> Iterator[tuple[str, Setting]]:
+def _from_file(name: Path) -> Iterator[tuple[str, Setting]]:
+    file = find(name)
     try:
         with file.open("rb") as opened:
             content = opened.read(_LARGEST + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"there is no configuration file {file}.") from None
+        known = ", ".join(shipped())
+        raise UserError(
+            f"there is no configuration file {file}; those of the package are {known}."
+        ) from None
+    except IsADirectoryError:
+        raise UserError(f"{file} is a folder: name a file, such as a run's config.yaml.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text: is it a configuration?") from None
     except OSError as error:
@@ -103,7 +111,8 @@ def _from_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
     for path, value in options.items():
         section, _, name = path.rpartition(".")
         place = f"--{name.replace('_', '-')}"
-        yield _known(section or None, name, place), Setting(value, place)
+        setting = value if isinstance(value, Setting) else Setting(value, place)
+        yield _known(section or None, name, setting.place), setting
 
 
 def _within(settings: Mapping[str, Setting], path: str, setting: Setting) -> tuple[str, Setting]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import yaml
 from yaml.composer import ComposerError
 
-from mlx_yoda.config.keys import advice, sections
+from mlx_yoda.config.elsewhere import counterparts, program_of
+from mlx_yoda.config.keys import advice, own_names, sections
 from mlx_yoda.config.schema import Config
 from mlx_yoda.config.values import Plain, shown
 from mlx_yoda.errors import UserError
@@ -54,8 +55,10 @@ def read_entries(text: str, file: str) -> list[Entry]:
     root = _compose(text, file)
     if root is None or _is_null(root):
         return []
+    top = list(_pairs(root, file, "the file"))
+    _refuse_foreign(top, file)
     entries = []
-    for section, node, line in _pairs(root, file, "the file"):
+    for section, node, line in top:
         if section not in sections():
             raise UserError(
                 f"{file}:{line}: there is no section {shown(Plain(section))}; "
@@ -104,6 +107,33 @@ def _compose(text: str, file: str) -> yaml.Node | None:
         raise UserError(f"{file} is broken YAML: {str(error)[:100]}.") from None
     except RecursionError:
         raise UserError(f"{file} is nested too deeply to be a configuration.") from None
+
+
+def _refuse_foreign(top: list[tuple[str, yaml.Node, int]], file: str) -> None:
+    """Say what to write for a file without sections, as mlx-lm and TRL have them.
+
+    Raises:
+        UserError: it has none, and some of its keys are known.
+    """
+    names = []
+    for name, node, _ in top:
+        inner = node.value if isinstance(node, yaml.MappingNode) else []
+        if name in sections() and (inner or _is_null(node)):
+            return
+        scalars = [key.value for key, _ in inner if isinstance(key, yaml.ScalarNode)]
+        names += [f"{name}.{key}" for key in scalars] if name == "lora_parameters" else [name]
+    pairs, unknown = counterparts(names, own_names())
+    if len(names) < 2 or not pairs:
+        return
+    nothing = f" Nothing here stands for {', '.join(map(_shown_name, unknown))}." * bool(unknown)
+    raise UserError(
+        f"{file}: this is {program_of(name for name, _, _ in top)} configuration, and here keys "
+        f"stand in sections, as in 'lora: {{r: 8}}'. Write {', '.join(pairs)}.{nothing}"
+    )
+
+
+def _shown_name(name: str) -> str:
+    return shown(Plain(name))
 
 
 def _pairs(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, yaml.Node, int]]:

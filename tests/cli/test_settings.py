@@ -158,3 +158,50 @@ def test_a_command_may_have_some_settings_only():
     assert parsed(["--r", "3"], "lora.r")[0].lora.r == 3
     with pytest.raises(click.NoSuchOption):
         parsed(["--lora-alpha", "3"], "lora.r")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train", "--lr", "1e-4"), "There is no option --lr: write --learning-rate."),
+        (("train", "--iters=5"), "--iters: write --max-steps."),
+        (("train", "--batch-size", "4"), "--batch-size: write --per-device-train-batch-size."),
+        (("train", "--rank", "8"), "--rank: write --r."),
+        (("train", "--load-in-4bit"), "--load-in-4bit: write --quantize '{bits: 4}'."),
+        (("plan", "--load_in_4bit"), "write --quantize '{bits: 4}'."),
+        (("plan", "--lr", "1"), "--lr: write --set train.learning_rate=VALUE."),
+        (("plan", "--learning-rate", "1"), "write --set train.learning_rate=VALUE."),
+        (("evaluate", "--mask-prompt"), "write --set data.train_on=completions."),
+        (("train", "--no-gradient-checkpointing"), "write --gradient-checkpointing false."),
+        (("convert", "x", "y", "--load-in-8bit"), "write --quantize '{bits: 8}'."),
+        (("generate", "--lr", "1"), "No such option"),
+        (("train", "--nonsense"), "No such option"),
+    ],
+)
+def test_an_option_that_others_have_is_answered_with_ours(invoke, args, message):
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--learning-rate", "abc"), "--learning-rate: train.learning_rate must be a finite"),
+        (("--learning_rate", "abc"), "--learning-rate: train.learning_rate must be a finite"),
+        (("--quantize", "{bits: x}"), "--quantize: model.quantization.bits must be a whole"),
+        (("--model", ""), "--model: model.model_name_or_path must be not empty"),
+        (("--set", "lora.r=x"), "--set lora.r=x: lora.r must be a whole number"),
+        (("--set", "lora.rank=4"), "it is called lora.r here"),
+        (("--auto_find_batch_size", "true"), "--auto-find-batch-size takes no value"),
+    ],
+)
+def test_a_wrong_value_is_blamed_on_the_option_that_has_it(invoke, args, message):
+    result = invoke("train", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_underscores_are_dashes(invoke, tmp_path):
+    known = invoke("train", "--learning_rate", "1e-3", "--output_dir", tmp_path, "--r", "0")
+    assert "lora.r must be from 1 to 65536" in known.stderr
