@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_yoda.cli.command import remark
+from mlx_yoda.cli.command import complete_path, remark
 from mlx_yoda.cli.settings import configuration, is_chosen, settings
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _OPTIONS = (
     click.option(
         "--adapter",
         metavar="DIR|ID",
+        shell_complete=complete_path,
         help="Folder or Hub id of a PEFT or mlx-lm adapter; none for the base.",
     ),
     click.option(

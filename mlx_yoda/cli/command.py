@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from mlx_yoda.cli.blas import prefer_openblas
 from mlx_yoda.kernels import keep_kernels_private
@@ -50,6 +51,13 @@ class Command(Sectioned):
         ctx.meta[_STDOUT] = sys.stdout
         with contextlib.redirect_stdout(sys.stderr):
             return super().invoke(ctx)
+
+
+def complete_path(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let Tab offer files and folders for a parameter that may also be a Hub id."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _is_switch(param: click.Parameter) -> bool:

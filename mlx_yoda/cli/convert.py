@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlx_yoda.cli.command import program, remark
+from mlx_yoda.cli.command import complete_path, program, remark
 from mlx_yoda.cli.settings import Configured, configuration, settings
 
 _EXAMPLES = """\
@@ -20,7 +20,7 @@ mlx-yoda convert models/phi3-bf16 models/phi3-mxfp4 --quantize mxfp4
 @click.command(
     "convert", cls=Configured, epilog=_EXAMPLES, short_help="Quantise a model, or change its dtype."
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_path)
 @click.argument("dest", type=click.Path(path_type=Path))
 @settings("model.quantization", "model.dtype")
 @click.option(

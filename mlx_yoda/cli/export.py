@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_yoda.cli.answering import MODEL
-from mlx_yoda.cli.command import program, remark
+from mlx_yoda.cli.command import complete_path, program, remark
 from mlx_yoda.cli.settings import Configured, configuration, is_chosen, settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ mlx-yoda export owner/some-adapter merged --to merged --model models/phi3-4bit
 @click.command(
     "export", cls=Configured, epilog=_EXAMPLES, short_help="Write an adapter for other programs."
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_path)
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option(
     "--to",

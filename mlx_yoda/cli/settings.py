@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from mlx_yoda.cli.command import Command
 from mlx_yoda.config.schema import Config
@@ -20,6 +21,9 @@ _NAMES = {
     "model.quantization": "--quantize",
     "data.dataset_name": "--data",
 }
+_PATHS = (
+    "model.model_name_or_path", "model.init_adapter", "data.dataset_name", "train.output_dir"
+)  # fmt: skip
 _WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "TEXT", NoneType: "null"}
 _TITLES = {"model": "Model", "lora": "LoRA", "data": "Data", "train": "Training"}
 
@@ -40,6 +44,13 @@ class Setting(click.Option):
         kind: dict[str, Any] = {"type": str, "metavar": _metavar(field.type)}
         attrs |= {"default": None} if field.type is bool else kind
         super().__init__(names, expose_value=False, callback=_remember, **attrs)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What Tab offers: the words that the field's type knows, or paths."""
+        words = [word for word in _metavar(self.field.type).split("|") if word.islower()]
+        if self.key in _PATHS:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 class Configured(Command):
@@ -132,9 +143,19 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "file",
         type=click.Path(path_type=Path),
         metavar="FILE",
+        shell_complete=_complete_config,
         help="YAML with the sections model, lora, data and train; or one of the package's, such as "
         "demo.",
     )(function)
+
+
+def _complete_config(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from mlx_yoda.config.shipped import shipped
+
+    names = [name for name in shipped() if name.startswith(incomplete)]
+    return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
 
 
 def settings_help(function: Callable[..., Any]) -> Callable[..., Any]:

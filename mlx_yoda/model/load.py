@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ class Loaded:
         name: the name that was asked for, to be written into adapters.
     """
 
-    model: nn.Module
-    tokenizer: TokenizerWrapper
-    config: dict[str, Any]
+    model: nn.Module = field(repr=False)  # pages of modules and keys
+    tokenizer: TokenizerWrapper = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
     path: Path
     name: str
 

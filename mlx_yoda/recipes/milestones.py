@@ -51,7 +51,7 @@ class Milestones:
             Interrupted: a signal asks to stop, and the step is saved.
             UserError: there is no point in going on.
         """
-        for symptom in symptoms(state.step, meter, self.plan):
+        for symptom in symptoms(state.step, meter, self.plan, self.base.config.get("vocab_size")):
             self.report(Noted(symptom))
         config, step, improved, stop = self.config, state.step, False, False
         every = config.logging_steps if config.eval_steps is None else config.eval_steps

@@ -16,10 +16,13 @@ from mlx_yoda.report.scale import Scale, axis
 Point = tuple[float, float]  # x, y
 
 COLORS = 6
+# Of strokes and gaps: for a run's first and second line, then for those that repeat a colour.
+_DASHES = ("", "6 5", "14 4", "1 5", "14 4 1 4", "8 4 1 4 1 4")
 _MARKS_A_LINE = 9  # about so many marks tell a line from the others
 _MOST_POINTS = 600  # on a line; more cannot be seen
 _LETTER = 7.2  # mean width of a letter, for the room that a text takes
-_STYLE = """
+_STYLE = (
+    """
 .chart { --surface: #ffffff; --ink: #1c2321; --faint: #59635f; --grid: #e3e8e5;
   --c0: #2e7d32; --c1: #b45309; --c2: #1d4ed8; --c3: #7e22ce; --c4: #be123c; --c5: #0f766e;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-size: 13px; }
@@ -33,11 +36,15 @@ _STYLE = """
 .chart .number, .chart .axis { fill: var(--faint); }
 .chart .grid { stroke: var(--grid); stroke-width: 1; }
 .chart .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-.chart .dashed { stroke-dasharray: 6 5; }
 .chart .mark { stroke: var(--surface); stroke-width: 1; }
-""" + "".join(
-    f".chart .s{i} {{ stroke: var(--c{i}); }} .chart .m{i} {{ fill: var(--c{i}); }}\n"
-    for i in range(COLORS)
+"""
+    + "".join(
+        f".chart .s{i} {{ stroke: var(--c{i}); }} .chart .m{i} {{ fill: var(--c{i}); }}\n"
+        for i in range(COLORS)
+    )
+    + "".join(
+        f".chart .d{i} {{ stroke-dasharray: {dash}; }}\n" for i, dash in enumerate(_DASHES) if dash
+    )
 )
 
 
@@ -48,9 +55,9 @@ class Series:
     Attributes:
         name: as the legend has it.
         points: (x, y) by rising x; a y that is not finite leaves a gap.
-        color: number of its colour and mark, taken modulo `COLORS`; None for its place in the
-            chart.
-        dashed: whether the line is dashed.
+        color: number of its colour and mark, from 0; those from `COLORS` on begin again, with other
+            dashes. None for its place in the chart.
+        dashed: whether it is the second line of its colour.
     """
 
     name: str
@@ -160,12 +167,11 @@ def _line(svg: Element, series: Series, color: int, xs: Scale, ys: Scale) -> Non
     """A line, broken where values are missing, with marks here and there."""
     for run in _runs(series.points):
         path = " ".join(f"{xs(x):.1f},{ys(y):.1f}" for x, y in thin(run, _MOST_POINTS))
-        dashed = " dashed" if series.dashed else ""
-        SubElement(svg, "polyline", {"class": f"line s{color}{dashed}", "points": path})
+        SubElement(svg, "polyline", {"class": _stroke(series, color), "points": path})
     seen = _finite(series.points)
     every = max(1, round(len(seen) / _MARKS_A_LINE))
     for x, y in seen[::-1][::every]:  # the last one always
-        _mark(svg, color, xs(x), ys(y))
+        _mark(svg, color % COLORS, xs(x), ys(y))
 
 
 def _legend(svg: Element, series: Sequence[Series], width: float) -> float:
@@ -176,10 +182,9 @@ def _legend(svg: Element, series: Sequence[Series], width: float) -> float:
         room = 38 + _LETTER * len(name)
         if x > 16 and x + room > width - 8:
             x, y = 16.0, y + 20
-        dashed = " dashed" if one.dashed else ""
         line = {"points": f"{x},{y - 4.5} {x + 26},{y - 4.5}"}
-        SubElement(svg, "polyline", {"class": f"line s{color}{dashed}", **line})
-        _mark(svg, color, x + 13, y - 4.5)
+        SubElement(svg, "polyline", {"class": _stroke(one, color), **line})
+        _mark(svg, color % COLORS, x + 13, y - 4.5)
         SubElement(_text(svg, "entry", name, x + 33, y), "title").text = _clean(one.name)
         x += room + 14
     return y + 25
@@ -206,7 +211,13 @@ def _text(svg: Element, kind: str, text: str, x: float, y: float, anchor: str = 
 
 
 def _color(series: Series, place: int) -> int:
-    return (place if series.color is None else series.color) % COLORS
+    return place if series.color is None else series.color
+
+
+def _stroke(series: Series, color: int) -> str:
+    """The classes of a line; marks and dashes alone tell 18 runs of two lines apart."""
+    dash = (2 * (color // COLORS) + series.dashed) % len(_DASHES)
+    return f"line s{color % COLORS} d{dash}"
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:

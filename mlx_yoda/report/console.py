@@ -9,6 +9,7 @@ from rich import console as rich_console
 from rich.live import Live
 
 from mlx_yoda.report.events import Event, Finished, Sampled, Started, Stepped, Working
+from mlx_yoda.report.keyboard import mute
 from mlx_yoda.report.panel import RunPanel
 from mlx_yoda.report.progress import Progress
 from mlx_yoda.report.words import describe, duration
@@ -30,6 +31,7 @@ class Console:
         self._out = terminal or rich_console.Console(stderr=True, highlight=False)
         self._progress = Progress(clock)
         self._live: Live | None = None
+        self._unmute: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +60,7 @@ class Console:
             self._live = Live(
                 RunPanel(self._progress), console=self._out, redirect_stdout=False, transient=False
             )
+            self._unmute = mute()
             self._live.start()
         if self._live and isinstance(event, Working):
             self._live.refresh()  # what follows may leave no time for it
@@ -75,10 +78,13 @@ class Console:
         memory = self._progress.memory if isinstance(event, Stepped) else None
         words = describe(event)
         if memory:
-            words += f" of {memory / 1e9:.1f}"
+            words += f" of {memory / 1e9:.1f} GB"
         return f"{words}  {duration(left)} left" if left else words
 
     def _stop(self) -> None:
         if self._live is not None:
-            self._live.stop()
+            try:
+                self._live.stop()
+            finally:  # also at a signal while it draws its last
+                self._unmute()
             self._live = None

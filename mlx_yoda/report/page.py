@@ -134,14 +134,15 @@ def figures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def chart(picture: Picture, runs: Sequence[Run]) -> Chart:
-    """Draw a picture; a run keeps its colour, its second line is dashed."""
+    """Draw a picture; of several runs each keeps its colour and mark, its second line is dashed."""
     series = []
     for i, run in enumerate(runs):
         for j, line in enumerate(picture.lines):
             name = ", ".join([run.name] * (len(runs) > 1) + [line.name] * bool(line.name))
             points = run.points(line.event, line.key, line.scale)
             if points or j == 0:
-                series.append(Series(name or picture.title, points, i or j, dashed=j > 0))
+                color = i if len(runs) > 1 else j
+                series.append(Series(name or picture.title, points, color, dashed=j > 0))
     svg = line_chart(
         picture.title,
         series,

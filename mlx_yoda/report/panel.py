@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_yoda.report.progress import Progress, sparkline, trend
-from mlx_yoda.report.words import duration, one_line
+from mlx_yoda.report.words import duration, memory_size, one_line
 
 _WIDEST = 96
 
@@ -90,11 +90,12 @@ class RunPanel:
 
     def _memory(self, peak: int) -> Text:
         memory = self.progress.memory
-        text = Text(f"{peak / 1e9:.2f} GB")
+        text = Text(memory_size(peak))
         if memory:
             share = peak / memory
             style = "red" if share > 0.9 else "yellow" if share > 0.75 else "default"
-            text.append(f" of {memory / 1e9:.1f} GB ({share:.0%})", style=style)
+            percent = f"{share:.0%}" if share >= 0.01 else "under 1%"
+            text.append(f" of {memory / 1e9:.1f} GB ({percent})", style=style)
         return text
 
     def _sample(self, width: int) -> RenderableType:

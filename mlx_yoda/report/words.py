@@ -66,6 +66,11 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
+def memory_size(number: int) -> str:
+    """Bytes of memory: 2.50 GB, or 60.1 MB where hundredths of a gigabyte say too little."""
+    return f"{number / 1e9:.2f} GB" if number >= 10**8 else f"{number / 1e6:.1f} MB"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 9.3 s, 4:05 min or 2:04:05 h."""
     if seconds < 60:
@@ -107,7 +112,7 @@ def _start(event: Started) -> str:
 def _figures(event: Stepped) -> str:
     return (
         f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {speed(event)}  "
-        f"{event.peak_memory / 1e9:.2f} GB"
+        f"{memory_size(event.peak_memory)}"
     )
 
 

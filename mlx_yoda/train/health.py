@@ -1,8 +1,9 @@
-"""Numbers gone wrong: what is said of skipped updates and a diverging loss, and when it is enough.
+"""Numbers gone wrong: skipped updates, a loss that diverges or is a mere guess, and when it ends.
 
 The update itself skips a loss or gradient that is not finite (`train.step`); the meter counts it.
 """
 
+import math
 from collections.abc import Iterator
 
 from mlx_yoda.errors import UserError
@@ -10,11 +11,18 @@ from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 
 _ENOUGH = 3  # skipped updates in a row
+_PATIENCE = 50  # steps that a model has to do better than a guess
 _SHOWN = 24  # rows of a batch that are named
 
 
-def symptoms(step: int, meter: Meter, plan: Plan) -> Iterator[str]:
+def symptoms(step: int, meter: Meter, plan: Plan, vocab_size: int | None = None) -> Iterator[str]:
     """What is wrong with the step that was just taken, in words; mostly nothing.
+
+    Args:
+        step: its number, from 1.
+        meter: the totals with this step.
+        plan: the run's steps.
+        vocab_size: how many tokens the model chooses among, if that is known.
 
     Raises:
         UserError: a third update in a row had to be skipped.
@@ -38,6 +46,13 @@ def symptoms(step: int, meter: Meter, plan: Plan) -> Iterator[str]:
         yield (
             f"the loss diverges: about {meter.smooth_loss:.3g} at step {step}, and it was down to "
             f"{meter.lowest_loss:.3g}; a lower learning rate or a warm-up may help"
+        )
+    guess = math.log(vocab_size) if vocab_size else math.inf  # each token as likely as any other
+    if step == _PATIENCE and meter.lowest_loss is not None and meter.lowest_loss > 0.95 * guess:
+        yield (
+            f"after {step} steps the loss is {meter.smooth_loss:.3g}, which is that of a guess "
+            f"among all {vocab_size:,} tokens (ln {vocab_size} = {guess:.3g}): the base may be "
+            "untrained or damaged, or its tokenizer another model's"
         )
 
 

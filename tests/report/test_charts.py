@@ -58,7 +58,25 @@ def test_lines_differ_without_colour():
     legend = marks[:COLORS]
     shapes = {(m.tag, len(numbers(m.get("points", ""))), m.get("class")) for m in legend}
     assert len(shapes) == COLORS
-    assert "dashed" in line_chart("a", [HELD_OUT], x_label="x", y_label="y")
+    [line] = draw(HELD_OUT).iter("polyline")
+    assert line.get("class") == "line s0 d1"
+    assert ".d1 { stroke-dasharray: 6 5; }" in line_chart("a", [HELD_OUT], x_label="", y_label="")
+
+
+def test_eighteen_runs_of_two_lines_differ_without_colour():
+    series = [
+        Series(f"run {i}", [(1, i), (2, i)], color=i, dashed=second)
+        for i in range(18)
+        for second in (False, True)
+    ]
+    svg = draw(*series)
+    marks = [m.get("class")[-1] for m in svg.iter() if "mark" in m.get("class", "")]
+    dashes = [line.get("class")[-1] for line in svg.iter("polyline")]
+    legend = list(zip(marks, dashes, strict=False))[: len(series)]  # it comes first
+    assert len({*legend}) == len(series)
+    style = svg.find("style").text
+    patterns = re.findall(r"stroke-dasharray: ([\d ]+);", style)
+    assert len({*patterns}) == len(patterns) == 5
 
 
 def test_both_themes_have_colours_of_their_own_with_contrast(contrast):

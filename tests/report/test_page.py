@@ -9,7 +9,7 @@ import pytest
 
 from mlx_yoda.config.schema import Config, LoraConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.report.page import figures, page, write_report
+from mlx_yoda.report.page import _PICTURES, chart, figures, page, write_report
 from mlx_yoda.report.run import read_runs
 
 
@@ -25,10 +25,10 @@ def text_of(html):
 
 def test_five_charts_with_their_words(shown):
     charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", shown, re.S)]
-    names = [chart.find("{*}title").text for chart in charts]
+    names = [one.find("{*}title").text for one in charts]
     assert names == ["Loss", "Learning rate", "Gradient norm", "Speed", "Memory"]
-    for chart in charts:
-        assert list(chart.iter("{http://www.w3.org/2000/svg}polyline"))
+    for one in charts:
+        assert list(one.iter("{http://www.w3.org/2000/svg}polyline"))
     ids = re.findall(r' id="([^"]+)"', shown)
     assert len(ids) == len({*ids})
     assert "training: from 2 to 1 at step 40" in charts[0].find("{*}desc").text
@@ -140,3 +140,20 @@ def test_metrics_may_hold_lines_of_other_versions(make_run):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"event": "future", "what": [1]}) + "\n[1]\n")
     assert "Loss" in page(read_runs([folder]))
+
+
+@pytest.mark.parametrize("number", [2, 7])
+def test_no_two_lines_of_several_runs_are_drawn_alike(make_run, number):
+    runs = read_runs([make_run(f"r{i}") for i in range(number)])
+    for picture in _PICTURES:
+        svg = ElementTree.fromstring(chart(picture, runs).svg)
+        lines = svg.findall("{*}polyline")
+        legend = lines[: len(lines) // 2]
+        assert len({line.get("class") for line in legend}) == len(legend)
+    drawn = [line.get("class") for line in ElementTree.fromstring(loss_of(runs)).iter()]
+    assert "line s0 d0" in drawn
+    assert "line s0 d1" in drawn  # the same run, held out
+
+
+def loss_of(runs):
+    return chart(_PICTURES[0], runs).svg

@@ -191,3 +191,27 @@ def test_a_step_that_is_only_slow_counts_in_full():
     for step, seconds in enumerate((0.1, 50.0, 400.0), 1):
         meter.add(step, Last(1.0, 1.0, 100, 50, seconds))
     assert meter.seconds == pytest.approx(450.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "warns"),
+    [
+        ([math.log(768)] * 60, True),  # frozen at a guess
+        ([math.log(768) + 0.3 * (n % 2) for n in range(60)], True),
+        ([9.0] * 60, True),  # worse than a guess
+        ([7.0 - 0.03 * n for n in range(60)], False),  # from scratch, and learning
+        ([2.0] * 60, False),
+        ([math.log(768)] * 49, False),  # too early to say
+    ],
+)
+def test_a_loss_that_stays_at_a_guess_is_warned_of_once(values, warns):
+    meter, said = Meter(), []
+    for step, loss in enumerate(values, 1):
+        meter.add(step, Last(loss, 1.0, 1, 1, 0.1))
+        said += [(step, note) for note in symptoms(step, meter, None, 768) if "guess" in note]
+    assert [step for step, _ in said] == [50] * warns
+    assert not warns or "among all 768 tokens (ln 768 = 6.64)" in said[0][1]
+
+
+def test_without_a_vocabulary_nothing_is_said_of_guesses():
+    assert losses(*[12.0] * 60)[0] == []
