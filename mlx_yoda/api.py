@@ -140,7 +140,7 @@ def generate(
     """
     said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     messages = [{"role": "system", "content": system}, *said] if system else said
-    sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     return "".join(model.stream(messages, max_tokens=max_tokens, **sampling))
 
 

@@ -2,17 +2,18 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.generate import BatchGenerator, stream_generate
-from mlx_lm.sample_utils import make_sampler
+from mlx_lm.generate import BatchGenerator, generate_step, generation_stream, wired_limit
+from mlx_lm.sample_utils import Sampler, apply_top_p, greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.lora_names import matches_target
+from mlx_yoda.config.sampling import Sampling
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.messages import Message, read_messages, read_tools
 from mlx_yoda.data.template import TemplatedChat
@@ -20,11 +21,12 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import install
 from mlx_yoda.lora.inject import inject, linear_layers
 from mlx_yoda.lora.layer import LoRALinear, linear_shape
-from mlx_yoda.model.family import expecting, longest_row
+from mlx_yoda.model.family import expecting
 from mlx_yoda.model.piece import Piece
 
 Messages = Sequence[Message]  # [{"role": …, "content": …}, …]
 Tools = Sequence[Mapping[str, Any]]  # JSON schemas of what the model may call
+Note = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -110,53 +112,64 @@ def pieces(
     tokenizer: TokenizerWrapper,
     messages: Messages,
     *,
-    max_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int | None = None,
     tools: Tools | None = None,
+    note: Note = lambda text: None,
+    **options: Any,
 ) -> Iterator[Piece]:
     """Yield the answer to a conversation piece by piece, with its tokens and how it ends.
 
     Args:
-        model: an mlx-lm model.
+        model: an mlx-lm model that `model.load` has loaded.
         tokenizer: its tokenizer; the answer ends before any of its `eos_token_ids`.
         messages: the conversation up to and with the user's turn.
-        max_tokens: most tokens to generate.
-        temperature: 0 takes the likeliest token each time; larger is more random.
-        top_p: sample only among the likeliest tokens that together have this probability.
-        seed: makes sampling repeatable (it seeds MLX's global generator); None leaves it.
         tools: what the model may call, as the chat template shows it.
+        note: is told what the user should know of the answer, in a sentence.
+        **options: as `config.sampling.Sampling`.
 
     Raises:
-        UserError: an option is out of its range, or the chat template refuses the conversation.
+        UserError: an option is out of its range, the chat template refuses the conversation, or
+            the model has no room or no rows for its tokens.
     """
-    _check_options(max_tokens, temperature, top_p)
+    sampling = Sampling(**options)
     prompt = prompt_tokens(tokenizer, messages, tools)
-    if seed is not None:
-        mx.random.seed(seed)
-    sampler = make_sampler(temp=temperature, top_p=top_p)
-    responses = stream_generate(model, tokenizer, prompt, max_tokens=max_tokens, sampler=sampler)
-    with expecting(model, len(prompt)):
-        for response in _quiet(responses):
-            tokens, reason = response.generation_tokens, response.finish_reason
-            yield Piece(response.text, len(prompt), tokens, reason)
+    room = model.limits.room(prompt, tokenizer)
+    most = min(sampling.max_tokens, room)
+    if sampling.seed is not None:
+        mx.random.seed(sampling.seed)
+    detokenizer = tokenizer.detokenizer
+    for count, token in enumerate(
+        _quiet(token_ids(model, prompt, most, make_sampler(sampling))), 1
+    ):
+        reason: Literal["stop", "length"] | None = "length" if count == most else None
+        if token in tokenizer.eos_token_ids:
+            reason = "stop"
+        else:
+            _add(token, detokenizer, tokenizer)
+        if reason:
+            detokenizer.finalize()
+        if reason == "length" and count == room:
+            note(
+                f"The answer ends here: all {len(prompt) + room:,} positions of the model are full."
+            )
+        yield Piece(detokenizer.last_segment, len(prompt), count, reason)
+        if reason:
+            return
 
 
 def stream(
-    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **sampling: Any
+    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **options: Any
 ) -> Iterator[str]:
     """Yield the words of an answer as they come; options and errors as `pieces`."""
-    for piece in pieces(model, tokenizer, messages, **sampling):
+    for piece in pieces(model, tokenizer, messages, **options):
         if piece.text:
             yield piece.text
 
 
 def answer(
-    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **sampling: Any
+    model: nn.Module, tokenizer: TokenizerWrapper, messages: Messages, **options: Any
 ) -> str:
     """The whole answer to a conversation; options and errors as `pieces`."""
-    return "".join(stream(model, tokenizer, messages, **sampling))
+    return "".join(stream(model, tokenizer, messages, **options))
 
 
 def answer_all(
@@ -174,7 +187,7 @@ def answer_all(
     from a single row, so that two tokens of nearly the same probability may change places.
 
     Args:
-        model: an mlx-lm model.
+        model: an mlx-lm model that `model.load` has loaded.
         tokenizer: its tokenizer.
         conversations: each up to and with the user's turn.
         max_tokens: most tokens to generate for each.
@@ -184,22 +197,23 @@ def answer_all(
     Raises:
         UserError: as `pieces`.
     """
-    _check_options(max_tokens, 0.0, 1.0)
+    Sampling(max_tokens)
     asked = list(zip(conversations, tools or [None] * len(conversations), strict=True))
     prompts = [prompt_tokens(tokenizer, *question) for question in asked]
     if not prompts:
         return []
-    longest, limit = max(map(len, prompts)), longest_row(model)
-    if limit and longest > limit:  # a batch has one length, and this model has two ways
+    most = [min(max_tokens, model.limits.room(prompt, tokenizer)) for prompt in prompts]
+    limit = model.limits.longest_row
+    longest = max(len(prompt) + count for prompt, count in zip(prompts, most, strict=True))
+    if limit and longest > limit + 1:  # a batch has one length, and this model has two ways
         return [answer(model, tokenizer, m, max_tokens=max_tokens, tools=t) for m, t in asked]
     generator = BatchGenerator(
         model,
-        max_tokens=max_tokens,
         stop_tokens=[[token] for token in sorted(tokenizer.eos_token_ids)],
         completion_batch_size=batch_size,
         prefill_batch_size=batch_size,
     )
-    tokens: dict[int, list[int]] = {uid: [] for uid in generator.insert(prompts)}
+    tokens: dict[int, list[int]] = {uid: [] for uid in generator.insert(prompts, most)}
     with contextlib.closing(generator), contextlib.redirect_stdout(sys.stderr):
         while responses := generator.next_generated():
             for response in responses:
@@ -233,20 +247,70 @@ def prompt_tokens(
     return chat.tokens(add_generation_prompt=True).tolist()
 
 
-def _check_options(max_tokens: int, temperature: float, top_p: float) -> None:
-    if max_tokens < 1:
-        raise UserError(f"max_tokens must be at least 1, not {max_tokens}.")
-    if temperature < 0:
-        raise UserError(f"temperature must be 0 or more, not {temperature}.")
-    if not 0 < top_p <= 1:
-        raise UserError(f"top_p must be above 0 and at most 1, not {top_p}.")
+def token_ids(model: Any, prompt: Sequence[int], most: int, sampler: Sampler) -> Iterator[int]:
+    """Generate `most` tokens, whether or not one of them ends the answer.
+
+    With LongRoPE a text that becomes too long for the short factors is computed anew by the long
+    ones, as Transformers does it.
+    """
+    text, short = list(prompt), model.limits.longest_row
+    with wired_limit(model, [generation_stream]):
+        while most > 0:
+            crosses = short is not None and len(text) <= short
+            count = min(most, short + 1 - len(text)) if crosses else most
+            with expecting(model, len(text)):
+                for token, _ in generate_step(
+                    mx.array(text),
+                    model,
+                    max_tokens=count,
+                    sampler=sampler,
+                    logits_processors=[_in_float32],
+                ):
+                    text.append(int(token))
+                    yield text[-1]
+            most -= count
+
+
+def _in_float32(tokens: mx.array, logits: mx.array) -> mx.array:
+    """Let probabilities be computed in float32, as Transformers does, whatever the weights are."""
+    return logits.astype(mx.float32)
+
+
+def make_sampler(sampling: Sampling) -> Sampler:
+    """How a token is drawn from log-probabilities `(B, V)`; the steps and their order are those
+    of Transformers' logits processors.
+
+    The options are arrays, for MLX compiles a kernel for every constant and keeps it.
+    """
+    if sampling.temperature == 0:
+        return greedy_sampler
+    # Beyond these bounds float32 would divide by 0 or infinity; the draws are the same.
+    temperature = mx.array(min(max(sampling.temperature, 1e-30), 1e30))
+    top_p = mx.array(sampling.top_p)
+
+    def sampler(logprobs: mx.array) -> mx.array:
+        scores = (logprobs - mx.max(logprobs, axis=-1, keepdims=True)) / temperature
+        if sampling.top_p < 1:
+            scores = apply_top_p(scores, top_p)
+        return mx.random.categorical(scores)
+
+    return sampler
+
+
+def _add(token: int, detokenizer: Any, tokenizer: TokenizerWrapper) -> None:
+    """Give a token to the detokenizer, unless it is none of the tokenizer's.
+
+    A model whose vocabulary is padded may say such ids; like `decode`, that adds nothing.
+    """
+    if token < len(tokenizer) and tokenizer.convert_ids_to_tokens(token) is not None:
+        detokenizer.add_token(token)
 
 
 def text_of(tokenizer: TokenizerWrapper, tokens: Sequence[int]) -> str:
     """Detokenise as streaming does, so that both ways give the same text."""
     detokenizer = tokenizer.detokenizer
     for token in tokens:
-        detokenizer.add_token(token)
+        _add(token, detokenizer, tokenizer)
     detokenizer.finalize()
     return detokenizer.text
 

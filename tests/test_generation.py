@@ -1,17 +1,31 @@
 """Answers: greedy and sampled, streamed, batched, with an adapter."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
 from mlx_lm.generate import generate_step
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tokenizer_utils import (
+    BPEStreamingDetokenizer,
+    NaiveStreamingDetokenizer,
+    SPMStreamingDetokenizer,
+    TokenizerWrapper,
+)
 
+from mlx_yoda import generation
 from mlx_yoda.adapters.peft import Adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generation import answer, answer_all, attach, prompt_tokens, stream
+from mlx_yoda.generation import (
+    answer,
+    answer_all,
+    attach,
+    pieces,
+    prompt_tokens,
+    stream,
+)
 from mlx_yoda.lora.inject import disabled, inject, lora_layers, remove
 from mlx_yoda.model.load import load
 
@@ -48,9 +62,9 @@ def test_the_prompt_is_the_chat_template_up_to_the_answer(base):
 
 
 def test_the_stream_is_the_answer_in_pieces(base):
-    pieces = list(stream(base.model, base.tokenizer, HELLO, max_tokens=20))
-    assert len(pieces) > 1
-    assert "".join(pieces) == ask(base)
+    said = list(stream(base.model, base.tokenizer, HELLO, max_tokens=20))
+    assert len(said) > 1
+    assert "".join(said) == ask(base)
 
 
 def test_the_answer_ends_before_an_end_token_and_at_max_tokens(base, monkeypatch):
@@ -112,20 +126,6 @@ def test_what_the_library_prints_goes_to_standard_error(base, capsys, monkeypatc
     assert captured.out
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"top_p": 0.0}, "top_p"),
-        ({"top_p": 1.1}, "top_p"),
-    ],
-)
-def test_options_out_of_range_are_refused(base, options, message):
-    with pytest.raises(UserError, match=message):
-        ask(base, **options)
-
-
 def test_a_tokenizer_without_a_template_is_refused():
     with pytest.raises(UserError, match="no chat template"):
         prompt_tokens(SimpleNamespace(has_chat_template=False), HELLO)
@@ -174,3 +174,65 @@ def test_an_adapter_of_another_model_is_refused(base, adapter):
     with pytest.raises(UserError, match=r"the model has no layer model\.layers\.7"):
         attach(base.model, adapter)
     assert not lora_layers(base.model)
+
+
+def limited(base, monkeypatch, **limits):
+    monkeypatch.setattr(base.model, "limits", replace(base.limits, **limits))
+
+
+def test_an_answer_ends_where_the_positions_end_and_says_so(base, monkeypatch):
+    length, notes = len(prompt_tokens(base.tokenizer, HELLO)), []
+    limited(base, monkeypatch, context=length + 3)
+    ended = list(pieces(base.model, base.tokenizer, HELLO, max_tokens=9, note=notes.append))
+    assert [piece.finish_reason for piece in ended] == [None, None, "length"]
+    assert ended[-1].tokens == 3
+    assert notes == [f"The answer ends here: all {length + 3} positions of the model are full."]
+    assert ask(base, max_tokens=9) == ask(base, max_tokens=3)
+    assert answer_all(base.model, base.tokenizer, [HELLO], max_tokens=9) == [ask(base)]
+    notes.clear()
+    ask(base, max_tokens=2, note=notes.append)  # ends by its own bound
+    assert notes == []
+
+
+@pytest.mark.parametrize("room", [0, -1])
+def test_a_conversation_that_leaves_no_room_is_refused(base, monkeypatch, room):
+    length = len(prompt_tokens(base.tokenizer, HELLO))
+    limited(base, monkeypatch, context=length + room)
+    message = f"the conversation has {length} tokens, but the model has {length + room} positions"
+    with pytest.raises(UserError, match=message):
+        ask(base)
+    with pytest.raises(UserError, match=message):
+        answer_all(base.model, base.tokenizer, [HELLO], max_tokens=3)
+
+
+def test_a_token_without_a_row_is_refused(base, monkeypatch):
+    largest = max(prompt_tokens(base.tokenizer, HELLO))
+    limited(base, monkeypatch, vocabulary=largest)
+    with pytest.raises(UserError, match=f"of id {largest}, for which the model has no row"):
+        ask(base)
+    with pytest.raises(UserError, match=f"of id {largest}, for which the model has no row"):
+        answer_all(base.model, base.tokenizer, [QUESTIONS[0], HELLO], max_tokens=3)
+    limited(base, monkeypatch, vocabulary=largest + 1)
+    assert ask(base)
+
+
+@pytest.mark.parametrize("kind", ["byte level", "sentencepiece", "any"])
+def test_ids_beyond_the_tokenizer_add_nothing(base, monkeypatch, kind):
+    """A padded vocabulary has rows for them; Transformers' `decode` leaves them out too."""
+    hugging_face = base.tokenizer._tokenizer
+    detokenizers = {
+        "byte level": BPEStreamingDetokenizer,
+        "sentencepiece": SPMStreamingDetokenizer,
+        "any": NaiveStreamingDetokenizer,
+    }
+    tokenizer = TokenizerWrapper(hugging_face, detokenizers[kind])
+    said = hugging_face.encode("Here am I", add_special_tokens=False)
+    ids = [len(tokenizer), *said[:1], len(tokenizer) + 50, *said[1:], 10**6]
+    assert hugging_face.decode(ids) == hugging_face.decode(said)
+
+    def answered(tokens):
+        monkeypatch.setattr(generation, "token_ids", lambda *args: iter(tokens))
+        return ask(SimpleNamespace(model=base.model, tokenizer=tokenizer), max_tokens=len(tokens))
+
+    assert answered(ids) == answered(said) != ""
+    assert generation.text_of(tokenizer, ids) == answered(said)

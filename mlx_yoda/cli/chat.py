@@ -9,6 +9,7 @@ import click
 from mlx_yoda.cli.answering import answering, open_chosen, opening
 from mlx_yoda.cli.command import own_stdout, remark, say
 from mlx_yoda.cli.settings import Configured
+from mlx_yoda.config.sampling import Sampling
 
 if TYPE_CHECKING:
     from mlx_yoda.recipes.respond import Responder
@@ -28,6 +29,7 @@ def command(adapter: str | None, system: str | None, **sampling: Any) -> None:
     The model sees the whole conversation. /reset forgets it, /exit or Ctrl-D ends the program,
     and Ctrl-C stops an answer.
     """
+    Sampling(**sampling)  # refuses options before anything is loaded
     responder = open_chosen(adapter)
     if _on_a_terminal():
         with contextlib.suppress(ImportError):
@@ -54,7 +56,7 @@ def _answer(responder: "Responder", said: list[dict[str, str]], sampling: dict[s
     """Say the answer piece by piece; give back as much of it as was said."""
     pieces: list[str] = []
     try:
-        for piece in responder.stream(said, **sampling):
+        for piece in responder.stream(said, note=remark, **sampling):
             say(piece, end="")
             pieces.append(piece)
     except KeyboardInterrupt:

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from mlx_yoda.cli.answering import answering, open_chosen, opening
-from mlx_yoda.cli.command import say
+from mlx_yoda.cli.command import remark, say
 from mlx_yoda.cli.settings import Configured
+from mlx_yoda.config.sampling import Sampling
 from mlx_yoda.errors import UserError
 
 _EXAMPLES = """\
@@ -40,11 +41,12 @@ def command(
     each. Each prompt is answered by itself, with the same seed. Without --model the base is the
     one that the adapter names.
     """
+    Sampling(**sampling)  # refuses options before anything is loaded
     asked = _prompts(prompts, file)
     responder = open_chosen(adapter)
     for prompt in asked:
         messages = [*opening(system), {"role": "user", "content": prompt}]
-        for piece in responder.stream(messages, **sampling):
+        for piece in responder.stream(messages, note=remark, **sampling):
             say(piece, end="")
         say()
 

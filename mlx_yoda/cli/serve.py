@@ -10,6 +10,7 @@ import click
 from mlx_yoda.cli.answering import answering, open_chosen
 from mlx_yoda.cli.command import remark
 from mlx_yoda.cli.settings import Configured
+from mlx_yoda.config.sampling import Sampling
 
 _EXAMPLES = """\
 mlx-yoda serve --model demo --adapter outputs/demo
@@ -68,6 +69,7 @@ def command(
     request leaves out is as the options say, and --max-tokens bounds what it may ask for. Only
     this machine can ask, unless --host says otherwise; then requests must bear a token.
     """
+    Sampling(**sampling)  # refuses options before anything is loaded
     from mlx_yoda.serve.access import Access, is_loopback
 
     if token is None and not is_loopback(host):

@@ -80,6 +80,11 @@ class PackedRows(Sequence[Packed]):
         tokens, supervised = zip(*read, strict=True)
         return Packed(np.concatenate(tokens), np.concatenate(supervised), tuple(map(len, tokens)))
 
+    @property
+    def largest(self) -> int:
+        """The largest token id."""
+        return int(self._segments.largest.max(initial=0))
+
     def digest(self) -> str:
         """A fingerprint of all rows in their order, from their checksums."""
         members, starts = self._bins or (slice(None), np.arange(len(self) + 1))

@@ -23,6 +23,7 @@ class Segments:
         lengths: `(S,)` int32, tokens of each segment; they add up to N.
         targets: `(S,)` int32, how many of them are targets.
         checksums: `(S,)` uint32, of each segment's tokens as int32 and of its targets.
+        largest: `(S,)` uint32, the largest token id of each segment.
     """
 
     tokens: np.ndarray
@@ -30,6 +31,7 @@ class Segments:
     lengths: np.ndarray
     targets: np.ndarray
     checksums: np.ndarray
+    largest: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -52,15 +54,16 @@ def checksum(tokens: np.ndarray, supervised: np.ndarray) -> int:
 
 
 class Writer:
-    """Appends segments to two files, which may be in memory; what it keeps is 12 bytes a segment.
+    """Appends segments to two files, which may be in memory; what it keeps is 16 bytes a segment.
 
     Attributes:
-        lengths, targets, checksums: as in `Segments`.
+        lengths, targets, checksums, largest: as in `Segments`.
     """
 
     def __init__(self, tokens: BinaryIO, supervised: BinaryIO, dtype: type[np.generic]) -> None:
         self._tokens, self._supervised, self._dtype = tokens, supervised, dtype
-        self.lengths, self.targets, self.checksums = array("i"), array("i"), array("I")
+        self.lengths, self.targets = array("i"), array("i")
+        self.checksums, self.largest = array("I"), array("I")
 
     def add(self, tokens: np.ndarray, supervised: np.ndarray) -> None:
         """Append one segment, `(L,)` int32 and `(L,)` bool."""
@@ -69,18 +72,20 @@ class Writer:
         self.lengths.append(len(tokens))
         self.targets.append(int(np.count_nonzero(supervised)))
         self.checksums.append(checksum(tokens, supervised))
+        self.largest.append(int(tokens.max(initial=0)))
 
     def add_all(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Append many."""
         for piece in pieces:
             self.add(*piece)
 
-    def index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lengths, targets and checksums as arrays `(S,)`."""
+    def index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths, targets, checksums and largest ids as arrays `(S,)`."""
         return (
             np.array(self.lengths, np.int32),
             np.array(self.targets, np.int32),
             np.array(self.checksums, np.uint32),
+            np.array(self.largest, np.uint32),
         )
 
 

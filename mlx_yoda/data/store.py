@@ -91,7 +91,7 @@ def cached(
 
     Args:
         folder: the store.
-        vocabulary: how many tokens there are.
+        vocabulary: a number above every token id.
         build: writes the segments, and returns what else to keep, as JSON has it.
         waiting: is called if another program has it in hand.
 
@@ -141,7 +141,7 @@ def _build(folder: Path, dtype: type[np.generic], build: Build) -> None:
         with (aside / _TOKENS).open("wb") as tokens, (aside / _SUPERVISED).open("wb") as supervised:
             writer = Writer(tokens, supervised, dtype)
             kept = build(writer)
-        index = np.stack([part.astype(np.uint32) for part in writer.index()])  # (3, S)
+        index = np.stack([part.astype(np.uint32) for part in writer.index()])  # (4, S)
         np.save(aside / _INDEX, index)
         told = {
             "format": FORMAT,
@@ -171,13 +171,14 @@ def _checked(folder: Path) -> tuple[Stored, dict[str, Any]]:
     index = np.load(folder / _INDEX)
     if told["format"] != FORMAT or sha256(index.tobytes()).hexdigest() != told["index"]:
         raise Damaged("the index is not what was written")
-    lengths, targets, checksums = index
+    lengths, targets, checksums, largest = index
     stored = Stored(
         np.memmap(folder / _TOKENS, np.dtype(told["dtype"]), "r"),
         np.memmap(folder / _SUPERVISED, bool, "r"),
         lengths.astype(np.int32),
         targets.astype(np.int32),
         checksums,
+        largest,
         folder,
     )
     total = int(stored.lengths.sum(dtype=np.int64))

@@ -113,7 +113,7 @@ def tokenise_rows(
         return found.as_json()
 
     folder = store.folder(name)
-    segments, kept = store.cached(folder, len(tokenizer.get_vocab()), build, waiting)
+    segments, kept = store.cached(folder, 1 + max(tokenizer.get_vocab().values()), build, waiting)
     return Tokenised(segments, Found.from_json(kept), folder)
 
 

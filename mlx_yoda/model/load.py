@@ -20,6 +20,7 @@ from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.hub_client import explain, is_repo_id, limited_patience
 from mlx_yoda.model.family import FamilyArgs, FamilyModel
+from mlx_yoda.model.limits import Limits, check_tokenizer, limits_of
 from mlx_yoda.model.quantize import quantize, settle
 
 DEMO = "demo"
@@ -39,7 +40,7 @@ class Loaded:
     """A base model that is ready to be adapted or to answer.
 
     Attributes:
-        model: the frozen module, in evaluation mode.
+        model: the frozen module, in evaluation mode; its `limits` are those of `model.limits`.
         tokenizer: mlx-lm's wrapper of the Hugging Face tokenizer; generation stops at any of
             its `eos_token_ids`.
         config: what config.json says, with generation_config.json's `eos_token_id`.
@@ -52,6 +53,12 @@ class Loaded:
     config: dict[str, Any] = field(repr=False)
     path: Path
     name: str
+
+    @property
+    def limits(self) -> Limits:
+        """What the model can be given."""
+        limits: Limits = self.model.limits
+        return limits
 
 
 def load(
@@ -82,6 +89,7 @@ def load(
     path = fetch(name_or_path, revision, MODEL_FILES)
     model, config = load_lazily(path, dtype, trust_remote_code)
     tokenizer = load_tokenizer_in(path, config, trust_remote_code)
+    check_tokenizer(tokenizer, model.limits, path)
     with _explained(path, "the weights of"):
         if quantization is not None:
             config = quantize(model, config, quantization, path)
@@ -106,6 +114,8 @@ def load_lazily(
         )
         if dtype is not None:
             _cast(model, dtype)
+        # Whatever is given to the model is held against them, and only config.json knows them all.
+        model.limits = limits_of(model, config)
     return model, config
 
 

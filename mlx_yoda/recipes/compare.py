@@ -16,9 +16,8 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.evaluate import score
 from mlx_yoda.generation import answer_all, text_of
 from mlx_yoda.lora.inject import disabled
-from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded
-from mlx_yoda.recipes.dataset import check_lengths
+from mlx_yoda.recipes.dataset import check_rows
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 
@@ -100,7 +99,7 @@ def compare(responder: Responder, rows: Sequence[Conversation], config: Config) 
     base, data = responder.base, config.data
     encoded = encode(rows, base.tokenizer, train_on=data.train_on, max_length=data.max_length)
     packed = pack(encoded.examples, "none", data.max_length)
-    check_lengths(packed, longest_row(base.model))
+    check_rows(packed, base.limits, base.tokenizer)
     asked = questions(rows, base.tokenizer)
     with disabled(base.model):
         alone = _measure(base, packed, asked, config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_yoda.config.schema import Config, DataConfig
+from mlx_yoda.config.schema import Config, DataConfig, TrainConfig
 from mlx_yoda.data.packing import PackedRows, grouped
 from mlx_yoda.data.questions import Question
 from mlx_yoda.data.remarks import notes as remark_notes
@@ -15,9 +15,12 @@ from mlx_yoda.data.sources import load_splits
 from mlx_yoda.data.store import size
 from mlx_yoda.data.tokenised import Tokenised, tokenise_rows
 from mlx_yoda.errors import UserError
+from mlx_yoda.generation import prompt_tokens
+from mlx_yoda.model.limits import Limits
 from mlx_yoda.report.events import Reporter, Working
 from mlx_yoda.train.best import metric_name
 
+_OF_ANSWERS = ("exact_match", "chrf")  # what is measured on generated answers
 _EVERY = 10.0  # seconds between two words about progress
 
 
@@ -41,7 +44,7 @@ class Dataset:
 def prepare(
     config: Config,
     tokenizer: TokenizerWrapper,
-    longest: int | None = None,
+    limits: Limits | None = None,
     report: Reporter = lambda event: None,
 ) -> Dataset:
     """Read, split, encode and pack the configured data.
@@ -49,12 +52,12 @@ def prepare(
     Args:
         config: the run.
         tokenizer: the model's.
-        longest: most tokens of a row that the model can be trained on; None for any.
+        limits: what the model can be given; None leaves the rows unchecked.
         report: told what takes a while.
 
     Raises:
-        UserError: the data cannot be read, holds nothing to train on, or nothing is held out
-            although the best model is asked for.
+        UserError: the data cannot be read, holds nothing to train on or what the model cannot be
+            given, or nothing is held out although the best model is asked for.
     """
     splits = load_splits(config.data, config.train.seed)
     if not splits.validation and metric_name(config.train):
@@ -67,10 +70,8 @@ def prepare(
     validation = _tokenise("validation", splits.validation, config.data, tokenizer, report)
     packed = grouped(train.segments, config.data.packing, config.data.max_length)
     measured = grouped(validation.segments, "none", config.data.max_length)
-    check_lengths(packed, longest)
-    check_lengths(measured, longest)
     asked = validation.found.questions
-    if metric_name(config.train) in ("exact_match", "chrf") and not asked:
+    if metric_name(config.train) in _OF_ANSWERS and not asked:
         raise UserError(
             f"train.metric_for_best_model: the held-out rows of {splits.name} are no questions "
             "with answers, so there are none to score; take loss."
@@ -80,16 +81,40 @@ def prepare(
         *_notes("training", train, config.data.max_length),
         *_notes("validation", validation, config.data.max_length),
     ]
-    return Dataset(packed, measured, asked, notes)
+    data = Dataset(packed, measured, asked, notes)
+    if limits:
+        check_limits(data, config.train, limits, tokenizer)
+    return data
 
 
-def check_lengths(rows: PackedRows, limit: int | None) -> None:
-    """Refuse rows longer than `mlx_yoda.model.family.longest_row`.
+def check_limits(
+    data: Dataset, config: TrainConfig, limits: Limits, tokenizer: TokenizerWrapper
+) -> None:
+    """Hold all that a run gives to its model against what it can be given.
 
     Raises:
-        UserError: a row is longer than the model's LongRoPE has one set of factors for.
+        UserError: as `check_rows`, or a question leaves no room for its answer.
     """
+    for rows in (data.train, data.validation):
+        check_rows(rows, limits, tokenizer)
+    answers = config.predict_with_generate or metric_name(config) in _OF_ANSWERS
+    for question in data.questions if answers else data.questions[:1]:  # one is always asked
+        prompt = prompt_tokens(tokenizer, question.messages, question.tools)
+        limits.room(prompt, tokenizer)
+
+
+def check_rows(rows: PackedRows, limits: Limits, tokenizer: TokenizerWrapper) -> None:
+    """Hold rows against what the model can be given.
+
+    Raises:
+        UserError: a token has no row in the embedding, or a row is longer than the model's
+            positions or than its LongRoPE has one set of factors for.
+    """
+    limits.check_ids(rows.largest, tokenizer, "the data")
     longest = int(rows.lengths.max(initial=0))
+    most = limits.context
+    limits.check_length(longest, "a row", f"set data.max_length={most} or less")
+    limit = limits.longest_row
     if limit and longest > limit:
         raise UserError(
             f"a row has {longest} tokens, and beyond {limit} this model turns positions another "

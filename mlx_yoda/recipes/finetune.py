@@ -11,7 +11,6 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.hub.card import write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.machine import machine, versions
-from mlx_yoda.model.family import longest_row
 from mlx_yoda.model.load import Loaded, is_here
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
@@ -113,7 +112,7 @@ def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
 
 def _data(config: Config, base: Loaded, report: Reporter) -> Dataset:
     redacted(report)(Working(f"reading {config.data.dataset_name}"))
-    return prepare(config, base.tokenizer, longest_row(base.model), redacted(report))
+    return prepare(config, base.tokenizer, base.limits, redacted(report))
 
 
 def _start(

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mlx_yoda.config.schema import Config
 from mlx_yoda.lora.binding import adapter_of
-from mlx_yoda.model.family import longest_row
 from mlx_yoda.recipes.dataset import prepare
 from mlx_yoda.recipes.fitting import fit_to_machine
 from mlx_yoda.recipes.identity import identify
@@ -32,7 +31,7 @@ def follow(config: Config, group: Group) -> Outcome:
         Interrupted: a signal came to one of the processes.
     """
     config, base, layers = model_to_train(config)
-    data = prepare(config, base.tokenizer, longest_row(base.model))
+    data = prepare(config, base.tokenizer, base.limits)
     part, _ = part_of(group, config, None)
     plan, steps, _ = fit_to_machine(config, base, layers, data.train, _unheard, part)
     make_sure_of_sameness(group, config, identify(config, base, plan), data)

@@ -9,9 +9,10 @@ from mlx_yoda.config.schema import Config
 from mlx_yoda.data.packing import PackedRows
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
+from mlx_yoda.model.limits import limits_of_phi3
 from mlx_yoda.model.load import FILES_BUT_WEIGHTS, fetch, load_tokenizer_in, read_json
 from mlx_yoda.model.sizes import dtype_of, sizes_of
-from mlx_yoda.recipes.dataset import prepare
+from mlx_yoda.recipes.dataset import check_limits, prepare
 from mlx_yoda.recipes.fitting import keeps_no_probabilities, largest
 from mlx_yoda.recipes.sizing import config_when_loaded
 from mlx_yoda.recipes.timing import Timing, predict
@@ -64,11 +65,12 @@ def forecast(
         report: told what takes a while.
 
     Raises:
-        UserError: there is no config.json, or it is no Phi-3's.
+        UserError: there is no config.json, it is no Phi-3's, or its model cannot be given the
+            rows.
     """
     found = _phi3(config)
     sizes = sizes_of(found, config.lora, config.model.dtype)
-    rows, unread = _rows(config, report)
+    rows, unread = _rows(config, found, report)
     shape = partial(largest, config, rows) if rows is not None else _longest(config)
     train, memory = config.train, memory or machine_memory()
     options: dict[str, Any] = {
@@ -112,17 +114,25 @@ def _phi3(config: Config) -> dict[str, Any]:
     return found
 
 
-def _rows(config: Config, report: Reporter) -> tuple[PackedRows | None, str | None]:
-    """The training rows, for which the tokenizer's few megabytes are fetched; or why not."""
+def _rows(
+    config: Config, found: dict[str, Any], report: Reporter
+) -> tuple[PackedRows | None, str | None]:
+    """The training rows, for which the tokenizer's few megabytes are fetched; or why not.
+
+    Raises:
+        UserError: the rows can be read, but the model cannot be given them.
+    """
     model = config.model
     try:
         folder = fetch(model.model_name_or_path, model.model_revision, FILES_BUT_WEIGHTS)
         tokenizer = load_tokenizer_in(
             folder, read_json(folder / "config.json"), model.trust_remote_code
         )
-        return prepare(config, tokenizer, report=report).train, None
+        data = prepare(config, tokenizer, report=report)
     except UserError as error:
         return None, str(error)
+    check_limits(data, config.train, limits_of_phi3(found), tokenizer)
+    return data.train, None
 
 
 def _longest(config: Config) -> Callable[[int], Shape]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from mlx_yoda.config.parse import load_config
 from mlx_yoda.config.quantization import short
 from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.generation import Messages, attach, stream
+from mlx_yoda.generation import Messages, Note, attach, stream
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded, fetch, load, resolve
 
@@ -38,9 +39,11 @@ class Responder:
     adapter: str | None
     trained_on: str | None = None
 
-    def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
-        """Yield the answer to a conversation piece by piece; options as `generation.stream`."""
-        return stream(self.base.model, self.base.tokenizer, messages, **sampling)
+    def stream(
+        self, messages: Messages, *, note: Note = warnings.warn, **sampling: Any
+    ) -> Iterator[str]:
+        """Yield the answer to a conversation piece by piece; options as `generation.pieces`."""
+        return stream(self.base.model, self.base.tokenizer, messages, note=note, **sampling)
 
     def disable_adapter(self) -> AbstractContextManager[None]:
         """Let the base answer alone for the length of a `with` block; the name is PEFT's."""

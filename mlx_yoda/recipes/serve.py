@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlx_yoda.errors import UserError
-from mlx_yoda.generation import pieces, prompt_tokens
+from mlx_yoda.generation import pieces
 from mlx_yoda.model.piece import Piece
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.serve.access import Access
@@ -45,20 +44,11 @@ def _base(responder: Responder, request: ChatRequest) -> Iterator[Piece]:
 
 def _answer(responder: Responder, request: ChatRequest) -> Iterator[Piece]:
     base = responder.base
-    room = request.max_tokens
-    window = base.config.get("max_position_embeddings")
-    if isinstance(window, int):
-        used = len(prompt_tokens(base.tokenizer, request.messages))
-        room = min(room, window - used)
-        if room < 1:
-            raise UserError(
-                f"the conversation has {used} tokens, but the model sees {window}: shorten it."
-            )
     yield from pieces(
         base.model,
         base.tokenizer,
         request.messages,
-        max_tokens=room,
+        max_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed,

@@ -72,6 +72,7 @@ def test_options_reach_the_model(invoke, monkeypatch):
     class Spy:
         def stream(self, messages, **sampling):
             seen.update(sampling, messages=messages)
+            seen.pop("note")
             yield "Hm."
 
     monkeypatch.setattr(generate, "open_chosen", lambda adapter: Spy())

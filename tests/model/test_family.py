@@ -1,12 +1,14 @@
 """Phi-3's family against Transformers, on random weights with the published configurations."""
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import torch
 from mlx_lm.generate import generate_step
+from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.utils import load_model
 from transformers import AutoModelForCausalLM
 
@@ -15,10 +17,10 @@ from mlx_yoda.data.batches import collate, needed
 from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
-from mlx_yoda.generation import answer, answer_all
-from mlx_yoda.model.family import expecting, longest_row
+from mlx_yoda.generation import answer, answer_all, token_ids
+from mlx_yoda.model.family import expecting
 from mlx_yoda.model.load import load, load_lazily, resolve
-from mlx_yoda.recipes.dataset import check_lengths
+from mlx_yoda.recipes.dataset import check_rows
 from mlx_yoda.train.forward import Arrays, forward_of
 from tests.model import phi3_configs as configs
 
@@ -131,6 +133,24 @@ def test_text_in_pieces_goes_on_as_in_transformers(folder, name, keys, step):
     assert found == out[0, ids.shape[1] :].tolist()
 
 
+@pytest.mark.parametrize("length", [20, 31, 32, 33])
+def test_an_answer_that_crosses_the_original_length_is_transformers(folder, length):
+    """From the first token beyond it on, all of the text has the long factors."""
+    ours, theirs = both(folder("Phi-3.5-mini", original_max_position_embeddings=32))
+    ids = tokens(length)
+    found = list(token_ids(ours, ids[0].tolist(), 24, greedy_sampler))
+    out = theirs.generate(
+        input_ids=torch.tensor(ids),
+        attention_mask=torch.ones_like(torch.tensor(ids)),
+        max_new_tokens=24,
+        min_new_tokens=24,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert found == out[0, length:].tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "keys"),
     [("Phi-3-mini-4k", SMALL_WINDOW), ("Phi-3.5-mini", {"original_max_position_embeddings": 20})],
@@ -166,12 +186,15 @@ def test_training_sees_the_same_model(folder, name, keys):
 
 def test_rows_that_need_the_long_factors_are_refused(folder):
     model, _ = both(folder("Phi-3.5-mini"))
-    assert longest_row(model) == 4096
+    assert model.limits.longest_row == 4096
     row = Packed(np.zeros(4097, np.int32), np.ones(4097, bool), (4097,))
     with pytest.raises(UserError, match=r"4097 tokens.*data\.max_length=4096"):
-        check_lengths(PackedRows.of([row]), longest_row(model))
+        check_rows(PackedRows.of([row]), model.limits, None)
     other, _ = both(folder("Phi-3-mini-4k"))
-    check_lengths(PackedRows.of([row]), longest_row(other))
+    with pytest.raises(UserError, match=r"4,097 tokens.* 4,096 positions.*data\.max_length=4096"):
+        check_rows(PackedRows.of([row]), other.limits, None)
+    other.limits = replace(other.limits, context=4097)
+    check_rows(PackedRows.of([row]), other.limits, None)
 
 
 @pytest.mark.parametrize(

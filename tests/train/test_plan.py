@@ -108,7 +108,7 @@ def test_the_plan_is_the_slow_ways(make_rows, count, rows_per_micro, accumulatio
 def test_a_million_rows_are_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(8, 200, 1_000_000).astype(np.int32)
     nothing = np.empty(0, np.int32)
-    rows = PackedRows(Segments(nothing, nothing, lengths, lengths // 2, lengths))
+    rows = PackedRows(Segments(nothing, nothing, lengths, lengths // 2, lengths, lengths))
     start = time.perf_counter()
     plan = make_plan(rows, TrainConfig(num_train_epochs=3))
     next(plan.steps(plan.total_steps - 5))
