@@ -71,7 +71,7 @@ def open_chosen(adapter: str | None) -> "Responder":
     if by_name and (note := fewer_bits(config.model, str(adapter))):
         remark(note)
     responder = open_responder(config.model, adapter, base_of_adapter=not is_chosen(MODEL))
-    if note := another_base(responder):
+    for note in filter(None, (another_base(responder), *responder.base.notes)):
         remark(note)
     return responder
 

@@ -72,7 +72,7 @@ def command(
 
     rows = read_split(config, split, limit)
     responder = open_responder(config.model, adapter, base_of_adapter=not named)
-    if note := another_base(responder):
+    for note in filter(None, (another_base(responder), *responder.base.notes)):
         remark(note)
     remark(f"Measuring {len(rows)} rows of {config.data.dataset_name} ({split}) …")
     comparison = compare(responder, rows, config)

@@ -6,7 +6,7 @@ sorted by length, so that micro-batches hold rows of like length.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -241,6 +241,36 @@ def collate(
         supervised_tokens=need.targets,
         indices=tuple(indices),
     )
+
+
+def apart(batch: Batch) -> Batch:
+    """A batch whose rows hold one segment each, for a model that cannot mask segments.
+
+    The tokens, their order and their numbers stay; one of padding is added at their end, to which
+    the rows' padding points. The rows' sizes are rounded up, so that a compiled step sees few.
+    """
+    if batch.segments is None:
+        return batch
+    real = batch.segments >= 0
+    owner = np.nonzero(real)[0]  # (n,) the row that each token shared
+    begins = np.diff(owner, prepend=-1) != 0
+    begins |= np.diff(batch.segments[real], prepend=-1) != 0
+    number = np.cumsum(begins) - 1  # (n,) the row that it has now
+    place = np.arange(len(number)) - np.flatnonzero(begins)[number]
+    shape = _coarse(int(number[-1]) + 1), _coarse(int(place.max()) + 1)
+    spare = len(batch.tokens)
+    rows = np.full(shape, spare, np.int32)
+    rows[number, place] = batch.rows[real]
+    flat = np.zeros(spare + 1, np.int32)  # where padding points matters not: it has no gradient
+    flat[batch.rows[real]] = number * shape[1] + place
+    tokens = np.append(batch.tokens, batch.tokens.dtype.type(0))
+    return replace(batch, tokens=tokens, rows=rows, flat=flat, segments=None)
+
+
+def _coarse(size: int) -> int:
+    """A size rounded up to one of four between a power of two and the next."""
+    step = max(1, 1 << (size - 1).bit_length() - 3)
+    return -(-size // step) * step
 
 
 def _pad(values: np.ndarray, size: int) -> np.ndarray:

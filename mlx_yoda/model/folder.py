@@ -1,6 +1,5 @@
 """The weight files of a model folder: read lazily, written in shards as Hugging Face names them."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,12 +76,6 @@ def copy_companions(source: Path, folder: Path) -> None:
         weights = file.suffix in _WEIGHTS or file.name.endswith(".index.json")
         if file.is_file() and not weights and file.name not in ("config.json", "README.md"):
             shutil.copyfile(file, folder / file.name)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """What config.json says, as it is."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
 
 
 def _shards(weights: dict[str, mx.array], limit: int) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_yoda.errors import UserError
+from mlx_yoda.model.departures import exact_up_to
 from mlx_yoda.model.family import FamilyArgs, longest_row
 
 # What mlx-lm's models call the embedding of tokens; positions and images have tables too.
@@ -47,11 +48,14 @@ class Limits:
         context: how many positions it has, in tokens; None if config.json names none.
         longest_row: most tokens of a row that it can be trained on; None for any (see
             `model.family.longest_row`).
+        exact: the longest row that is computed as in Transformers, in tokens, and the key of
+            config.json behind it (see `model.departures.exact_up_to`); None for any.
     """
 
     vocabulary: int | None
     context: int | None
     longest_row: int | None
+    exact: tuple[int, str] | None = None
 
     def check_ids(self, largest: int, tokenizer: TokenizerWrapper, what: str) -> None:
         """Hold the largest token id of something against the embedding.
@@ -99,7 +103,7 @@ def limits_of(model: nn.Module, config: Mapping[str, Any]) -> Limits:
         if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
     }
     vocabulary = next((tables[name] for name in _TABLES if name in tables), None)
-    return Limits(vocabulary, _context(config), longest_row(model))
+    return Limits(vocabulary, _context(config), longest_row(model), exact_up_to(config))
 
 
 def limits_of_phi3(config: Mapping[str, Any]) -> Limits:

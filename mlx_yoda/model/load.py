@@ -1,7 +1,6 @@
 """The base model: from a folder or the Hub to a frozen MLX module with its tokenizer."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,9 +18,18 @@ from mlx_lm.utils import load_model, load_tokenizer
 from mlx_yoda.config.schema import Quantization
 from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.hub_client import explain, is_repo_id, limited_patience
-from mlx_yoda.model.family import FamilyArgs, FamilyModel
+from mlx_yoda.model.config_json import read_config
+from mlx_yoda.model.departures import is_checked, model_classes, notes
 from mlx_yoda.model.limits import Limits, check_tokenizer, limits_of
 from mlx_yoda.model.quantize import quantize, settle
+from mlx_yoda.model.rotary import as_before_5
+from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
+from mlx_yoda.model.weight_files import (
+    check_pointer,
+    check_quantization,
+    check_weight_files,
+    explain_names,
+)
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo" / "model"
@@ -31,7 +39,6 @@ MODEL_FILES = [*FILES_BUT_WEIGHTS, "model*.safetensors"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # Phi-3 ends a turn with <|end|>, but its config.json knows only <|endoftext|>.
 _PHI3_TYPES = ("phi3", "phi3small", "phimoe")
-_LOCAL_THETA = "rope_local_base_freq"  # Gemma 3's, for its layers with a window
 _PHI3_ENDS = ("<|end|>", "<|endoftext|>")
 
 
@@ -59,6 +66,11 @@ class Loaded:
         """What the model can be given."""
         limits: Limits = self.model.limits
         return limits
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before the model's answers are relied on."""
+        return tuple(notes(self.config, self.name))
 
 
 def load(
@@ -107,10 +119,10 @@ def load_lazily(
     Raises:
         UserError: as `load`.
     """
-    _check_folder(path, trust_remote_code)
+    found = _check_folder(path, trust_remote_code)
     with _explained(path, "the model in"):
         model, config = load_model(
-            path, lazy=True, trust_remote_code=trust_remote_code, **_architecture(path)
+            path, lazy=True, trust_remote_code=trust_remote_code, **_architecture(found)
         )
         if dtype is not None:
             _cast(model, dtype)
@@ -125,9 +137,9 @@ def load_shapes(path: Path, trust_remote_code: bool) -> nn.Module:
     Raises:
         UserError: as `load`.
     """
-    _check_config(path, trust_remote_code)
+    found = _check_config(path, trust_remote_code)
     with _explained(path, "the model in"):
-        options = {"trust_remote_code": trust_remote_code, **_architecture(path)}
+        options = {"trust_remote_code": trust_remote_code, **_architecture(found)}
         return load_model(path, lazy=True, strict=False, **options)[0]
 
 
@@ -141,6 +153,8 @@ def load_tokenizer_in(
     """
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(f"{path} has no tokenizer: copy the model's tokenizer files there.")
+    for name in TOKENIZER_FILES:
+        check_pointer(path / name)
     with _explained(path, "the tokenizer in"):
         tokenizer = load_tokenizer(
             path, {"trust_remote_code": trust_remote_code}, config.get("eos_token_id")
@@ -209,73 +223,30 @@ def is_demo(name_or_path: str | Path) -> bool:
     return path.parts[-3:] == _IN_PACKAGE
 
 
-def _architecture(path: Path) -> dict[str, Any]:
-    """What mlx-lm is to build: Phi-3's family from our classes, the rest from its own.
-
-    Transformers 5 writes `rope_parameters` where all before it wrote `rope_theta` and
-    `rope_scaling`, and mlx-lm's models read the latter, with defaults where they are missing.
-    """
-    config = read_json(path / "config.json")
-    if config["model_type"] == "phi3":
-        return {"get_model_classes": lambda config: (FamilyModel, FamilyArgs)}
-    rope = config.get("rope_parameters")
-    if not isinstance(rope, dict) or "rope_theta" in config:
-        return {}
-    named: dict[str, Any] = {}
-    if "rope_theta" in rope:
-        named["rope_theta"] = rope["rope_theta"]
-        if rope.get("rope_type", "default") != "default":
-            named["rope_scaling"] = rope
-    for kind, key in (("full_attention", "rope_theta"), ("sliding_attention", _LOCAL_THETA)):
-        if isinstance(rope.get(kind), dict) and "rope_theta" in rope[kind]:
-            named[key] = rope[kind]["rope_theta"]
-    return {"model_config": named}
-
-
-def _check_config(path: Path, trust_remote_code: bool) -> None:
-    """Refuse a config.json that is no model's, or that wants code to be run unasked."""
-    config = read_json(path / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise UserError(f"{path / 'config.json'} names no model_type: is it a model's?")
+def _check_config(path: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """What config.json says, if no model is refused for it or for code that is to run unasked."""
+    config = read_config(path)
     if config.get("model_file") is not None and not trust_remote_code:
         raise UserError(
             f"{path} wants to run its own code, {config['model_file']}; if you trust it, "
             "set model.trust_remote_code=true."
         )
+    return config
 
 
-def _check_folder(path: Path, trust_remote_code: bool) -> None:
-    """Name what a model folder lacks, in words better than the libraries'."""
-    _check_config(path, trust_remote_code)
-    if not any(path.glob("model*.safetensors")):
-        raise UserError(
-            f"{path} has no weights: no model*.safetensors is there "
-            "(PyTorch's .bin files are not read)."
-        )
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {}
-        missing = sorted(name for name in shards if not (path / name).is_file())
-        if missing:
-            raise UserError(f"{path} lacks {missing[0]}, which its index names: fetch it again.")
+def _check_folder(path: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """What config.json says; what a model folder lacks is named in better words than libraries'."""
+    config = _check_config(path, trust_remote_code)
+    check_weight_files(path)
+    check_quantization(path, config)
+    return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a model folder.
-
-    Raises:
-        UserError: it is not there, no JSON or no object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {first_line(error)}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object.")
-    return content
+def _architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """What mlx-lm is to build: the families that are checked from their table, the rest itself."""
+    if is_checked(config):
+        return {"get_model_classes": lambda config: model_classes(config)}
+    return {"model_config": as_before_5(config)}
 
 
 def _cast(model: nn.Module, dtype: str) -> None:
@@ -298,7 +269,14 @@ def _explained(path: Path, what: str) -> Iterator[None]:
             yield
     except UserError:
         raise
+    except ValueError as error:
+        explained = explain_names(path, error)
+        raise explained or _failed(path, what, error) from error
     except Exception as error:  # they raise nearly every kind at files they cannot make sense of
-        raise UserError(
-            f"{what} {path} cannot be loaded: {type(error).__name__}: {first_line(error)}."
-        ) from error
+        raise _failed(path, what, error) from error
+
+
+def _failed(path: Path, what: str, error: Exception) -> UserError:
+    return UserError(
+        f"{what} {path} cannot be loaded: {type(error).__name__}: {first_line(error)}."
+    )

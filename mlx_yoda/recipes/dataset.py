@@ -108,7 +108,8 @@ def check_rows(rows: PackedRows, limits: Limits, tokenizer: TokenizerWrapper) ->
 
     Raises:
         UserError: a token has no row in the embedding, or a row is longer than the model's
-            positions or than its LongRoPE has one set of factors for.
+            positions, than its LongRoPE has one set of factors for, or than a window that is not
+            computed here.
     """
     limits.check_ids(rows.largest, tokenizer, "the data")
     longest = int(rows.lengths.max(initial=0))
@@ -119,6 +120,12 @@ def check_rows(rows: PackedRows, limits: Limits, tokenizer: TokenizerWrapper) ->
         raise UserError(
             f"a row has {longest} tokens, and beyond {limit} this model turns positions another "
             f"way (longrope), which is not trained here: set data.max_length={limit} or less."
+        )
+    if limits.exact and longest > limits.exact[0]:
+        limit, key = limits.exact
+        raise UserError(
+            f"a row has {longest} tokens, and beyond {limit} the model's {key} matters, which is "
+            f"not computed here: set data.max_length={limit} or less."
         )
 
 

@@ -19,6 +19,7 @@ from mlx_yoda.generation import check_fit
 from mlx_yoda.hub.card import CARD_FILE, LOSS_FILE
 from mlx_yoda.lora.merge import Loss, fused, loss
 from mlx_yoda.model import folder as model_folder
+from mlx_yoda.model.config_json import read_config
 from mlx_yoda.model.load import (
     MODEL_FILES,
     fetch,
@@ -127,7 +128,7 @@ def _open_base(adapter: Adapter, model: ModelConfig) -> _Base:
         folder = fetch(name, model.model_revision, MODEL_FILES)
         return _Base(*load_lazily(folder, None, trust))
     folder = fetch(name, model.model_revision, ["config.json", "*.py"])
-    return _Base(load_shapes(folder, trust), model_folder.read_config(folder))
+    return _Base(load_shapes(folder, trust), read_config(folder))
 
 
 def _check_if_possible(
@@ -173,7 +174,7 @@ def _merge(destination: Path, adapter: Adapter, model: ModelConfig, requantize: 
     skeleton, loaded_config = load_lazily(base, None, model.trust_remote_code)
     check_fit(skeleton, adapter)
     load_tokenizer_in(base, loaded_config, model.trust_remote_code)  # it must be there to go along
-    config, weights = model_folder.read_config(base), model_folder.read_weights(base)
+    config, weights = read_config(base), model_folder.read_weights(base)
     _check_weights(adapter, config, weights, base)
     if requantize and "quantization" not in config:
         raise UserError(f"{base} is not quantised, so there is nothing to quantise again.")

@@ -83,7 +83,15 @@ def finetune(
     state, meter, best, forced = _start(group, output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
-    notes = (*notes_on(config.lora), *output.notes, *data.notes, *moved, *fitted, *forced)
+    notes = (
+        *notes_on(config.lora),
+        *base.notes,
+        *output.notes,
+        *data.notes,
+        *moved,
+        *fitted,
+        *forced,
+    )
     started = _started(config, base, data, plan, output)
     report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
     answers = partial(_answers, config, base, data)

@@ -16,7 +16,7 @@ from mlx_yoda.report.events import Reporter, Working
 from mlx_yoda.train.allocator import bound
 from mlx_yoda.train.compilation import decide
 from mlx_yoda.train.fit import budget_of, choose, machine_memory
-from mlx_yoda.train.forward import Arrays, forward_of
+from mlx_yoda.train.forward import arrays_for, forward_of
 from mlx_yoda.train.plan import ALONE, Part, Plan, make_plan
 from mlx_yoda.train.prefix import Prefix, first_adapted_layer, run_prefix
 from mlx_yoda.train.probe import probed
@@ -77,7 +77,7 @@ def fit_to_machine(
         layers,
         forward_of(base.model, fit.keep, prefix.first if prefix else 0),
         compiled=compilation.compiled,
-        arrays=prefix.arrays if prefix else Arrays.of,
+        arrays=prefix.arrays if prefix else arrays_for(base.model),
     )
     compiling = "compiling a step and " if compilation.compiled else ""
     report(Working(f"{compiling}trying out the longest rows"))
@@ -89,7 +89,8 @@ def fit_to_machine(
 def fit_to_memory(config: Config, base: Loaded, rows: PackedRows, part: Part = ALONE) -> Fitting:
     """Fit the run into this machine's memory and bound the allocator's cache accordingly.
 
-    Only Phi-3 has a memory plan; another architecture runs as it is configured.
+    Only Phi-3 has a memory plan; another architecture runs as it is configured, and makes its
+    layers again where `gradient_checkpointing` is true.
 
     Raises:
         UserError: there is not enough memory whatever is done.
@@ -97,7 +98,8 @@ def fit_to_memory(config: Config, base: Loaded, rows: PackedRows, part: Part = A
     train = config.train
     if base.config["model_type"] != "phi3":
         budget = budget_of(machine_memory())
-        return Fitting(train.per_device_train_batch_size, Keep.SOURCES, 0, budget, ())
+        keep = Keep.INPUT if train.gradient_checkpointing is True else Keep.EVERYTHING
+        return Fitting(train.per_device_train_batch_size, keep, 0, budget, ())
     fit = choose(
         sizes_of(base.config, config.lora, config.model.dtype),
         cache(partial(largest, config, rows, part=part)),

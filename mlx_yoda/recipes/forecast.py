@@ -9,8 +9,9 @@ from mlx_yoda.config.schema import Config
 from mlx_yoda.data.packing import PackedRows
 from mlx_yoda.data.shapes import Shape
 from mlx_yoda.errors import UserError
+from mlx_yoda.model.config_json import read_json
 from mlx_yoda.model.limits import limits_of_phi3
-from mlx_yoda.model.load import FILES_BUT_WEIGHTS, fetch, load_tokenizer_in, read_json
+from mlx_yoda.model.load import FILES_BUT_WEIGHTS, fetch, load_tokenizer_in
 from mlx_yoda.model.sizes import dtype_of, sizes_of
 from mlx_yoda.recipes.dataset import check_limits, prepare
 from mlx_yoda.recipes.fitting import keeps_no_probabilities, largest

@@ -5,19 +5,26 @@ from typing import Any
 from mlx_yoda.config.quantization import packing
 from mlx_yoda.config.schema import Config, ModelConfig
 from mlx_yoda.errors import UserError
-from mlx_yoda.model.load import fetch, read_json
+from mlx_yoda.model.config_json import read_config
+from mlx_yoda.model.departures import refuse_departures
+from mlx_yoda.model.load import fetch
 from mlx_yoda.model.sizes import sizes_of
+from mlx_yoda.model.weight_files import check_quantization
 from mlx_yoda.train.fit import check_room, machine_memory
 
 
 def config_when_loaded(model: ModelConfig) -> dict[str, Any]:
-    """config.json, with the quantisation that loading will add to it.
+    """config.json of a base to train, with the quantisation that loading will add to it.
 
     Raises:
-        UserError: there is none, or the base is quantised already.
+        UserError: there is none, the base is quantised already or by another library, or it sets
+            something that is not computed here.
     """
     name = model.model_name_or_path
-    found = read_json(fetch(name, model.model_revision, ["config.json"]) / "config.json")
+    folder = fetch(name, model.model_revision, ["config.json"])
+    found = read_config(folder)
+    refuse_departures(found, name)
+    check_quantization(folder, found)
     if model.quantization is None:
         return found
     if found.get("quantization") or found.get("quantization_config"):

@@ -10,7 +10,7 @@ import numpy as np
 from mlx_yoda.data.batches import collate, group_needs
 from mlx_yoda.data.packing import Packed, PackedRows
 from mlx_yoda.data.shapes import choose_shapes
-from mlx_yoda.train.forward import Arrays, forward_of
+from mlx_yoda.train.forward import arrays_for, forward_of
 from mlx_yoda.train.group import Group
 
 
@@ -32,11 +32,11 @@ def held_out_loss(
     order = np.argsort(-rows.lengths, kind="stable")[group.rank :: group.size]
     firsts = np.arange(0, len(order), batch_size)
     shapes = choose_shapes(group_needs(rows, order, firsts)) if len(order) else []
-    forward = forward_of(model)
+    forward, arrays = forward_of(model), arrays_for(model)
     total, tokens = 0.0, 0
     for first in firsts:
         batch = collate([rows[i] for i in order[first : first + batch_size].tolist()], shapes)
-        loss = forward(Arrays.of(batch))
+        loss = forward(arrays(batch))
         total += cast(float, loss.item())
         tokens += batch.supervised_tokens
     totals, counts = zip(*group.gathered((total, tokens)), strict=True)

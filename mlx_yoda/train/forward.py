@@ -1,14 +1,14 @@
 """From a batch to its loss sum, for Phi-3 over the ragged layout and for any other model."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_yoda.data.batches import Batch
+from mlx_yoda.data.batches import Batch, apart
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of, keys_of, lent
 from mlx_yoda.lora.inject import lora_layers
@@ -18,7 +18,7 @@ from mlx_yoda.model.family import window_of
 from mlx_yoda.model.phi3 import Phi3, embed
 from mlx_yoda.model.ragged import Layout, fold
 from mlx_yoda.train.loss import summed_cross_entropy
-from mlx_yoda.train.recompute import Keep, block
+from mlx_yoda.train.recompute import Keep, block, recomputed_layer
 
 
 class Arrays(NamedTuple):
@@ -45,6 +45,14 @@ class Arrays(NamedTuple):
 Forward = Callable[[Arrays], mx.array]
 
 
+def arrays_for(model: nn.Module) -> Callable[[Batch], Arrays]:
+    """How a batch gets to the device for `forward_of(model)`.
+
+    Phi-3 masks the segments that share a row; any other model is given one segment a row.
+    """
+    return Arrays.of if isinstance(model, Phi3) else lambda batch: Arrays.of(apart(batch))
+
+
 def forward_of(
     model: nn.Module, keep: Keep | Sequence[Keep] = Keep.SOURCES, first: int = 0
 ) -> Forward:
@@ -52,15 +60,17 @@ def forward_of(
 
     Args:
         model: any causal model of mlx-lm; Phi-3 has its own, ragged way.
-        keep: what Phi-3's layers keep for the backward pass, all the same or one by one.
+        keep: what Phi-3's layers keep for the backward pass, all the same or one by one; of any
+            other model, `Keep.INPUT` makes whole layers again and the rest keep everything.
         first: the layer to start from, with `Arrays.hidden` as its input
             (`mlx_yoda.train.prefix`); 0 starts from the tokens.
 
     Raises:
-        UserError: Phi-3's head is to be adapted, whose gradient the chunked loss does not make.
+        UserError: Phi-3's head is to be adapted, whose gradient the chunked loss does not make,
+            or the layers of another model cannot be recomputed.
     """
     if not isinstance(model, Phi3):
-        return _padded(model)
+        return _padded(model, recompute=keep is Keep.INPUT)
     return _phi3(model, [keep] * len(model.layers) if isinstance(keep, Keep) else keep, first)
 
 
@@ -98,16 +108,49 @@ def dropping_at(layer: nn.Module, at: mx.array) -> AbstractContextManager[None]:
     return lent(after, adapter_of(after), keys)
 
 
-def _padded(model: nn.Module) -> Forward:
+def _padded(model: nn.Module, *, recompute: bool) -> Forward:
     """Any causal model of mlx-lm, through its own forward pass over padded rows."""
     layers = lora_layers(model)
+    decoder = _decoder_layers(model) if recompute else []
 
     def loss(batch: Arrays) -> mx.array:
+        if batch.layout.segments is not None:
+            raise ValueError("rows with several segments need `arrays_for(model)`")
         at = batch.layout.rows
         keys = {path: key[at] for path, key in keys_of(layers).items()}  # (B, T, 2)
-        with lent(layers, adapter_of(layers), keys):
+        with lent(layers, adapter_of(layers), keys), recomputing(decoder):
             logits = model(batch.tokens[at])  # (B, T, V)
         logits = fold(logits, batch.layout)[batch.loss_at].astype(mx.float32)  # (M, V)
         return (nn.losses.cross_entropy(logits, batch.targets) * batch.weights).sum()
 
     return loss
+
+
+@contextmanager
+def recomputing(layers: list[nn.Module]) -> Iterator[None]:
+    """Let a model's decoder layers keep their input alone, for the length of a forward pass.
+
+    Args:
+        layers: the model's own list; what stands in for its layers is taken out again at the end.
+    """
+    own = list(layers)
+    layers[:] = [recomputed_layer(layer) for layer in own]
+    try:
+        yield
+    finally:
+        layers[:] = own
+
+
+def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The list that the model walks through.
+
+    Raises:
+        UserError: it has none.
+    """
+    layers = getattr(model, "layers", None)
+    if not isinstance(layers, list) or layers is not model.layers:
+        raise UserError(
+            "train.gradient_checkpointing: the layers of this architecture cannot be recomputed; "
+            "set it to false."
+        )
+    return layers

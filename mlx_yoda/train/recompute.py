@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import (
     Adapter,
     Keys,
@@ -62,6 +63,35 @@ def block(keep: Keep) -> Block:
         return phi3.feed_forward(layer, h, once)
 
     return call
+
+
+def recomputed_layer(layer: nn.Module) -> nn.Module:
+    """What stands in for a decoder layer of any architecture, called the same, and keeps h alone.
+
+    It is called as mlx-lm does, `layer(h, mask, cache, …)`; what comes after h must carry no
+    gradient, as masks do.
+    """
+    return cast(nn.Module, _Recomputed(layer))
+
+
+class _Recomputed:
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:  # models ask their layers which kind they are
+        return getattr(self._layer, name)
+
+    def __call__(self, h: mx.array, *args: Any, **kwargs: Any) -> mx.array:
+        def call(h: mx.array) -> mx.array:
+            out = self._layer(h, *args, **kwargs)
+            if not isinstance(out, mx.array):
+                raise UserError(
+                    "train.gradient_checkpointing: the layers of this architecture give more than "
+                    "one array, so they cannot be recomputed; set it to false."
+                )
+            return out
+
+        return recomputed(self._layer, call, h)
 
 
 def recomputed(

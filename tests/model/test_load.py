@@ -156,7 +156,7 @@ def test_a_missing_shard_is_named(folder):
         ({"model_type": None}, "names no model_type"),
         ({"model_file": "evil.py"}, "model.trust_remote_code=true"),
         ({"hidden_size": 48}, "cannot be loaded: ValueError"),
-        ({"num_hidden_layers": 3}, "cannot be loaded: ValueError"),
+        ({"num_hidden_layers": 3}, r"lack 6 tensors of the model .*model\.layers\.2\."),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_explained(folder, keys, message):

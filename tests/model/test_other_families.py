@@ -3,22 +3,12 @@
 They run through mlx-lm's own models; nobody here has tried real weights.
 """
 
-import shutil
-
 import mlx.core as mx
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModelForCausalLM
 
 from mlx_yoda.adapters.peft import save_adapter
 from mlx_yoda.config.schema import LoraConfig, ModelConfig
@@ -27,61 +17,23 @@ from mlx_yoda.data.packing import Packed
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.lora.binding import adapter_of, install
 from mlx_yoda.lora.inject import inject, remove
-from mlx_yoda.model.load import load, resolve
+from mlx_yoda.model.load import load
 from mlx_yoda.recipes.export import export
 from mlx_yoda.train.forward import Arrays, forward_of
+from tests.model.families import FAMILIES
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 768,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 32.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 256,
-}
-FAMILIES = {
-    "Llama 2": LlamaConfig(**SIZES, rope_parameters={"rope_type": "default", "rope_theta": 5e4}),
-    "Llama 3": LlamaConfig(**SIZES, rope_parameters=LLAMA3, tie_word_embeddings=True),
-    "Qwen 2": Qwen2Config(**SIZES, rope_parameters={"rope_theta": 1e5}, tie_word_embeddings=True),
-    "Qwen 3": Qwen3Config(**SIZES, head_dim=24),
-    "Gemma": GemmaConfig(**SIZES, head_dim=24),
-    "Gemma 2": Gemma2Config(**SIZES, head_dim=24, query_pre_attn_scalar=24),
-    "Gemma 3": Gemma3TextConfig(
-        **SIZES | {"num_hidden_layers": 6}, head_dim=24, sliding_window=16, query_pre_attn_scalar=24
-    ),
-}
 LORA = LoraConfig(
     r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "v_proj", "up_proj"]
 )
 TOKENS = np.random.default_rng(0).integers(3, 700, (1, 40))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("other") / "model"
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[request.param], dtype=torch.float32)
-    model.save_pretrained(path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resolve("demo") / name, path / name)
-    return path, BOUNDS.get(request.param, 1e-4)
+BOUND = 1e-4
 
 
-# mlx-lm's Gemma computes GELU exactly, Transformers by its tanh formula.
-BOUNDS = {"Gemma": 2e-3}
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "Phi 3"])
+def folder(request, family_folder):
+    return family_folder(request.param)
 
 
 def torch_logits(model, ids=TOKENS):
@@ -90,11 +42,10 @@ def torch_logits(model, ids=TOKENS):
 
 
 def test_logits_adapters_and_merged_weights_are_transformers(folder, tmp_path):
-    folder, bound = folder
     base = load(folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     alone = np.array(base.model(mx.array(TOKENS)))
-    assert np.abs(alone - torch_logits(theirs)).max() < bound
+    assert np.abs(alone - torch_logits(theirs)).max() < BOUND
 
     layers = inject(base.model, LORA, mx.random.key(0))
     for index, layer in enumerate(layers.values()):
@@ -104,7 +55,7 @@ def test_logits_adapters_and_merged_weights_are_transformers(folder, tmp_path):
     pairs = {path: (layer.lora_A, layer.lora_B) for path, layer in layers.items()}
     save_adapter(tmp_path / "adapter", pairs, LORA, base_model_name_or_path=str(folder))
     theirs = PeftModel.from_pretrained(theirs, tmp_path / "adapter")
-    assert np.abs(ours - torch_logits(theirs)).max() < bound
+    assert np.abs(ours - torch_logits(theirs)).max() < BOUND
 
     loss, gradients = _loss_and_gradients(base.model, layers)
     ids = torch.tensor(TOKENS)
@@ -113,12 +64,12 @@ def test_logits_adapters_and_merged_weights_are_transformers(folder, tmp_path):
     out = theirs(ids, labels=ids)
     out.loss.backward()
     count = TOKENS.size - 1
-    assert loss == pytest.approx(out.loss.item() * count, rel=bound)
+    assert loss == pytest.approx(out.loss.item() * count, rel=BOUND)
     wanted = dict(theirs.named_parameters())
     for path, pair in gradients.items():
         for name, gradient in pair.items():
             want = wanted[f"base_model.model.{path}.{name}.default.weight"].grad.numpy() * count
-            assert np.linalg.norm(np.array(gradient) - want) < 10 * bound * np.linalg.norm(want)
+            assert np.linalg.norm(np.array(gradient) - want) < 10 * BOUND * np.linalg.norm(want)
 
     remove(base.model)
     export(
@@ -129,8 +80,8 @@ def test_logits_adapters_and_merged_weights_are_transformers(folder, tmp_path):
         base_of_adapter=True,
     )
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-    assert np.abs(ours - torch_logits(merged)).max() < bound
-    assert np.abs(ours - np.array(load(tmp_path / "merged").model(mx.array(TOKENS)))).max() < bound
+    assert np.abs(ours - torch_logits(merged)).max() < BOUND
+    assert np.abs(ours - np.array(load(tmp_path / "merged").model(mx.array(TOKENS)))).max() < BOUND
 
 
 def _loss_and_gradients(model, layers):
