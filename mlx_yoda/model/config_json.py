@@ -97,6 +97,7 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "original_max_position_embeddings": _TOKENS,
     "sliding_window": _TOKENS,
     "sliding_window_pattern": _count(1024),
+    "max_window_layers": ("a whole number", lambda value: type(value) is int),
     "rms_norm_eps": _number(0),
     "rope_theta": _number(0),
     "rope_local_base_freq": _number(0),
@@ -127,9 +128,10 @@ _ROPE: dict[str, tuple[str, Callable[[Any], bool]]] = {
         key: _number(0)
         for key in (
             *("rope_theta", "factor", "partial_rotary_factor", "attention_factor", "beta_fast"),
-            *("beta_slow", "low_freq_factor", "high_freq_factor"),
+            *("beta_slow", "low_freq_factor", "high_freq_factor", "mscale"),
         )
     },
+    "mscale_all_dim": _number(-1),
 }
 _QUANTIZATION = {"bits": _count(8), "group_size": _count(128), "mode": _TEXT}
 _OBJECTS = {

@@ -53,7 +53,8 @@ def _everywhere(config: Config) -> int | None:
 
 def _where_switched_on(config: Config) -> int | None:
     """Qwen's window, which the layers from max_window_layers on have if it is switched on."""
-    some = config.get("max_window_layers", 28) < config.get("num_hidden_layers", 32)
+    first = 28 if config.get("max_window_layers") is None else config["max_window_layers"]
+    some = first < (config.get("num_hidden_layers") or 32)
     some = some or "sliding_attention" in (config.get("layer_types") or ())
     return config.get("sliding_window", 4096) if config.get("use_sliding_window") and some else None
 
@@ -65,7 +66,7 @@ def _gemma3_rotaries(config: Config) -> tuple[Rotary, ...]:
 def _gemma3_layers(config: Config) -> tuple[dict[str, Any], list[str]]:
     """mlx-lm knows the kinds of layers by a period: each so many-th sees all."""
     _, local = _gemma3_rotaries(config)
-    count, types = config.get("num_hidden_layers", 26), config.get("layer_types")
+    count, types = config.get("num_hidden_layers") or 26, config.get("layer_types")
     period = config.get("sliding_window_pattern") or 6
     if types is not None:
         possible = (p for p in range(1, count + 1) if types == _periodic(p, count))
