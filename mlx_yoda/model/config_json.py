@@ -66,6 +66,17 @@ def _count(most: int) -> tuple[str, Callable[[Any], bool]]:
     return f"a whole number from 1 to {most:,}", right
 
 
+def _counts(most: int) -> tuple[str, Callable[[Any], bool]]:
+    """The same, or one for each layer, as some families have it."""
+    wanted, right = _count(most)
+    return (
+        wanted,
+        lambda value: (
+            bool(value) and all(map(right, value)) if isinstance(value, list) else right(value)
+        ),
+    )
+
+
 def _number(low: float) -> tuple[str, Callable[[Any], bool]]:
     def right(value: Any) -> bool:
         number = type(value) in (int, float)
@@ -82,12 +93,12 @@ _NAMES = (
     lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
 )
 # The largest published models have 126 layers and a width of 53,248.
-_WIDTH, _HEADS, _TOKENS = _count(1 << 20), _count(4096), _count(1 << 40)
+_WIDTH, _HEADS, _TOKENS = _count(1 << 20), _counts(4096), _count(1 << 40)
 
 # null is allowed everywhere but in REQUIRED: Transformers then takes a default.
 _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hidden_size": _WIDTH,
-    "intermediate_size": _WIDTH,
+    "intermediate_size": _counts(1 << 20),
     "num_hidden_layers": _count(1024),
     "num_attention_heads": _HEADS,
     "num_key_value_heads": _HEADS,
@@ -169,12 +180,14 @@ def _check_heads(config: Mapping[str, Any], path: Path, within: str) -> None:
     """Queries share keys and values evenly, and share the width where no head_dim is given."""
     width, heads = config.get("hidden_size"), config.get("num_attention_heads")
     shared = config.get("num_key_value_heads")
+    if isinstance(heads, list) or isinstance(shared, list):
+        return
     if heads and shared and heads % shared:
         raise UserError(
-            f"{path}: {within}num_attention_heads {heads} is no multiple of num_key_value_heads "
+            f"{path}: {within}num_attention_heads {heads} is not a multiple of num_key_value_heads "
             f"{shared}."
         )
     if width and heads and not config.get("head_dim") and width % heads:
         raise UserError(
-            f"{path}: {within}hidden_size {width} is no multiple of num_attention_heads {heads}."
+            f"{path}: {within}hidden_size {width} is not a multiple of num_attention_heads {heads}."
         )

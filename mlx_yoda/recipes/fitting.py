@@ -89,8 +89,8 @@ def fit_to_machine(
 def fit_to_memory(config: Config, base: Loaded, rows: PackedRows, part: Part = ALONE) -> Fitting:
     """Fit the run into this machine's memory and bound the allocator's cache accordingly.
 
-    Only Phi-3 has a memory plan; another architecture runs as it is configured, and makes its
-    layers again where `gradient_checkpointing` is true.
+    Only Phi-3 has a memory plan; another architecture runs as it is configured, and recomputes its
+    layers where `gradient_checkpointing` is true.
 
     Raises:
         UserError: there is not enough memory whatever is done.

@@ -61,7 +61,7 @@ def forward_of(
     Args:
         model: any causal model of mlx-lm; Phi-3 has its own, ragged way.
         keep: what Phi-3's layers keep for the backward pass, all the same or one by one; of any
-            other model, `Keep.INPUT` makes whole layers again and the rest keep everything.
+            other model, `Keep.INPUT` recomputes whole layers and the rest keep everything.
         first: the layer to start from, with `Arrays.hidden` as its input
             (`mlx_yoda.train.prefix`); 0 starts from the tokens.
 
