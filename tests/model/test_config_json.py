@@ -47,7 +47,10 @@ def set_keys(folder, **keys):
         ({"num_hidden_layers": 2.0}, "num_hidden_layers must"),
         ({"num_hidden_layers": True}, "num_hidden_layers must"),
         ({"num_attention_heads": 0}, "num_attention_heads must"),
-        ({"num_attention_heads": 3}, "hidden_size 32 is not a multiple of num_attention_heads 3"),
+        (
+            {"num_attention_heads": 3, "num_key_value_heads": 1},
+            "hidden_size 32 is not a multiple of num_attention_heads 3",
+        ),
         ({"num_key_value_heads": 3}, "4 is not a multiple of num_key_value_heads 3"),
         ({"sliding_window": 0}, "sliding_window must"),
         ({"rope_theta": "x"}, 'rope_theta must be a number above 0, not "x"'),

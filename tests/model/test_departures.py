@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -38,7 +38,7 @@ HARMLESS = {
     *("initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id"),
     *("pretraining_tp", "attention_dropout", "resid_pdrop", "embd_pdrop", "output_attentions"),
     *("_name_or_path", "model_type", "_sliding_window_pattern"),
-    *AutoConfig.for_model("gpt2").__class__.__mro__[1]().to_dict(),
+    *PreTrainedConfig().to_dict(),
 }
 ELSEWHERE = {
     *("rope_parameters", "sliding_window", "use_sliding_window", "max_window_layers"),
@@ -80,7 +80,7 @@ def test_the_table_is_transformers(model_type):
 
 
 HONOURED = {
-    "tied by default": ("llama", {}, {"tie_word_embeddings": True}),
+    "tied": ("llama", {}, {"tie_word_embeddings": True}),
     "llama3": ("llama", {"rope_parameters": LLAMA3}, {}),
     "linear": ("llama", {"rope_parameters": {**LINEAR, "rope_theta": 1e4}}, {}),
     "yarn": ("llama", {"rope_parameters": {**YARN, "rope_theta": 1e4}}, {}),
