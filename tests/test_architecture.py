@@ -29,7 +29,7 @@ OWNERS = {
     "click": ["cli"],
     "rich": ["report/console.py", "report/panel.py"],
     "mlx_lm": ["model", "generation", "recipes/dataset.py", "demo/pretrain.py"],
-    "datasets": ["data/arrow.py", "data/hub.py"],
+    "datasets": ["data/arrow.py", "data/hub.py", "data/layout.py"],
     "huggingface_hub": ["hub_client.py", "model/load.py", "data/hub.py", "hub"],
     "httpx2": ["hub_client.py", "hub"],
     "pyarrow": ["data/formats.py"],

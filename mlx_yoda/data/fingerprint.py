@@ -65,7 +65,7 @@ def _digest_file(path: Path) -> str:
         state = path.stat()
         known = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
         memo = cache() / "files" / sha256(known.encode()).hexdigest()[:32]
-        if memo.is_file() and len(digest := memo.read_text(encoding="utf-8")) == 64:
+        if digest := _remembered(memo):
             return digest
         digest = files.sha256(path)
         after = path.stat()
@@ -77,3 +77,12 @@ def _digest_file(path: Path) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(memo, digest)
     return digest
+
+
+def _remembered(memo: Path) -> str | None:
+    """The digest in a file of the cache, if it can be read."""
+    with suppress(OSError, ValueError):  # not there, another user's, or damaged
+        digest = memo.read_text(encoding="utf-8")
+        if len(bytes.fromhex(digest)) == 32:
+            return digest
+    return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlx_yoda.data import streams
 from mlx_yoda.data.rows import Row, kind, shown, unpacked
@@ -23,35 +23,48 @@ _ROW_BYTES = 256  # that a row takes in Python, however little is in it
 _LARGEST = 4 << 30  # bytes that a Parquet file may unpack to,
 _SWELLS = 100  # or so many times its own
 _LONGEST_LINE = 128 << 20  # bytes of a line, and characters of a CSV cell
+_LARGEST_JSON = 1 << 30  # bytes of a .json file that is one value, which is held in memory
 _LFS = b"version https://git-lfs.github.com/spec/"  # how a pointer of git-lfs begins
 
 
-def read_rows(path: Path) -> Collection[Row]:
-    """All rows of a .csv, .json, .jsonl or .parquet file: a list, or streamed where it is large.
+def read_rows(*paths: Path) -> Collection[Row]:
+    """All rows of .csv, .json, .jsonl or .parquet files: a list, or streamed where they are large.
 
-    A .json file is a list of objects, which is held in memory, or has one object a line. Text is
-    UTF-8.
+    A .json file is a list of objects, which may be under a key of one object, and is held in
+    memory; or it has one object a line. Text is UTF-8.
 
     Raises:
-        UserError: the suffix is unknown, or the file cannot be read, is broken or holds no row;
-            of a large file only reading its rows may tell so.
+        UserError: the suffix is unknown, or a file cannot be read or is broken, or no file holds
+            a row; of large files only reading their rows may tell so.
     """
+    measured = [_measured(path) for path in paths]
+    if sum(size for size, _ in measured) > streams.LARGE:
+        extents = [extent for _, extent in measured if extent]
+        extent = _joined(extents) if len(extents) == len(paths) else None
+        return Streamed(lambda: chain.from_iterable(map(_read, paths)), paths, extent)
+    rows = [row for path in paths for row in _read(path)]
+    if not rows:
+        raise UserError(f"{paths[0]} holds no rows")
+    return rows
+
+
+def _measured(path: Path) -> tuple[int, Extent | None]:
+    """About how many bytes a file takes unpacked, and what rows it has if its head tells."""
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: data files end in {', '.join(READERS)}, not in '{path.suffix}'")
     if path.exists() and not path.is_file():  # a pipe would never end
         raise UserError(f"{path} is no file; a folder of data has a train file in it")
     try:
-        parquet = path.suffix.lower() == ".parquet"
         _refuse_pointer(path)
-        size, extent = _parquet_extent(path) if parquet else (path.stat().st_size, None)
+        parquet = path.suffix.lower() == ".parquet"
+        return _parquet_extent(path) if parquet else (path.stat().st_size, None)
     except OSError as error:
         raise _unreadable(path, error) from None
-    if size > streams.LARGE:
-        return Streamed(lambda: _read(path), (path,), extent)
-    rows = list(_read(path))
-    if not rows:
-        raise UserError(f"{path} holds no rows")
-    return rows
+
+
+def _joined(extents: list[Extent]) -> Extent:
+    columns = dict.fromkeys(name for extent in extents for name in extent.columns)
+    return Extent(sum(extent.rows for extent in extents), tuple(columns))
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -74,14 +87,77 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read: {error.strerror or error}")
 
 
+def rows_key(path: Path) -> str | None:
+    """The key under which one object, the whole of a .json file, has its rows; else None.
+
+    Raises:
+        UserError: the file cannot be read or is broken, or several keys have rows.
+    """
+    if path.suffix.lower() != ".json" or _layout(path) != "value":
+        return None
+    return _rows_key(_document(path), path)
+
+
 def _read_json(path: Path) -> Iterator[Row]:
-    first = next((line for _, line in _lines(path) if line.strip()), "")
-    if not first.lstrip().startswith("["):
+    if _layout(path) == "lines":
         yield from _read_jsonl(path)
         return
-    values = _parse("".join(line for _, line in _lines(path)), path, first_line=1)
+    document = _document(path)
+    key = _rows_key(document, path)
+    values = document if key is None else document[key]
+    if not isinstance(values, list):
+        yield _object(values, f"{path}:1")
+        return
+    place = f"{path}, row" if key is None else f"{path}, {shown(key)} row"
     for number, value in enumerate(values, start=1):
-        yield _object(value, f"{path}, row {number}")
+        yield _object(value, f"{place} {number}")
+
+
+def _layout(path: Path) -> Literal["list", "lines", "value"]:
+    """How a .json file holds its rows: in a list, one on each line, or somewhere in one value."""
+    lines = (line for _, line in _lines(path, _LARGEST_JSON) if line.strip())
+    first, second = next(lines, ""), next(lines, None)
+    if first.lstrip().startswith("["):
+        return "list"
+    if second is None:
+        return "value" if first else "lines"
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return "value"
+    return "lines"
+
+
+def _document(path: Path) -> Any:
+    if path.stat().st_size > _LARGEST_JSON:
+        raise UserError(
+            f"{path} is larger than {_LARGEST_JSON >> 30} GB, too large to be read as one value; "
+            "write one object a line, which is read a row at a time"
+        )
+    return _parse("".join(line for _, line in _lines(path, _LARGEST_JSON)), path, first_line=1)
+
+
+def _rows_key(document: Any, path: Path) -> str | None:
+    """The one key with a list of objects; None if the value is a list or a row by itself.
+
+    Messages are a list of objects too, but of one row.
+    """
+    if not isinstance(document, dict):
+        return None
+    lists = {
+        key: value
+        for key, value in document.items()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    }
+    if any(item.keys() & {"role", "from"} for value in lists.values() for item in value):
+        return None
+    if len(lists) > 1:
+        names = ", ".join(map(shown, list(lists)[:20]))
+        raise UserError(
+            f"{path} has lists of objects under several keys ({names}); save the one with the "
+            "rows as a file of its own"
+        )
+    return next(iter(lists), None)
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -208,20 +284,21 @@ def _unpacked_bytes(column: Any) -> int:
     return int(column.nbytes)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, longest: int | None = None) -> Iterator[tuple[int, str]]:
     """The lines with their ends and numbers.
 
     They end at a line feed alone, not where `str.splitlines` would also break, at characters
     that JSON strings may hold (U+2028).
     """
+    longest = longest or _LONGEST_LINE
     with path.open("rb") as file:
         for number in count(1):
-            line = file.readline(_LONGEST_LINE + 1)
+            line = file.readline(longest + 1)
             if not line:
                 return
-            if len(line) > _LONGEST_LINE:
+            if len(line) > longest:
                 raise UserError(
-                    f"{path}:{number} is longer than {_LONGEST_LINE >> 20} MB; split it or drop it"
+                    f"{path}:{number} is longer than {longest >> 20} MB; split it or drop it"
                 )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -72,11 +72,21 @@ class Stored(Segments):
 
 
 def cache() -> Path:
-    """The folder for what is kept between runs: `MLX_YODA_CACHE`, or in the user's caches."""
+    """The folder for what is kept between runs: `MLX_YODA_CACHE`, or in the user's caches.
+
+    Raises:
+        UserError: there is no home folder for it to be in.
+    """
     own, user = os.environ.get("MLX_YODA_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).expanduser()
-    return (Path(user) if user else Path.home() / ".cache") / "mlx-yoda"
+    try:
+        if own:
+            return Path(own).expanduser()
+        return (Path(user) if user else Path.home() / ".cache") / "mlx-yoda"
+    except RuntimeError:
+        raise UserError(
+            "tokens are kept in a cache, for which there is no home folder; name a folder in the "
+            "environment variable MLX_YODA_CACHE"
+        ) from None
 
 
 def folder(fingerprint: str) -> Path:

@@ -77,6 +77,7 @@ def prepare(
             "with answers, so there are none to score; take loss."
         )
     notes = [
+        *splits.notes,
         *remark_notes(train.found.remarks + validation.found.remarks),
         *_notes("training", train, config.data.max_length),
         *_notes("validation", validation, config.data.max_length),

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_yoda.config.schema import DataConfig
+from mlx_yoda.data import formats, streams
 from mlx_yoda.data.columns import conversations
 from mlx_yoda.data.formats import READERS, read_rows
 from mlx_yoda.errors import UserError
@@ -99,6 +100,54 @@ def test_json_is_a_list_of_objects_or_an_object_a_line(tmp_path: Path) -> None:
     assert lines[1].place == f"{tmp_path}/lines.json:2"
 
 
+CHAT = [{"role": "user", "content": "hé"}, {"role": "assistant", "content": "ho"}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("value", "rows"),
+    [
+        ({"data": [{"a": 1}, {"a": 2}]}, [{"a": 1}, {"a": 2}]),
+        ({"version": "1", "names": ["x"], "rows": [{"a": 1}]}, [{"a": 1}]),
+        ({"prompt": "a", "completion": "b"}, [{"prompt": "a", "completion": "b"}]),
+        ({"messages": CHAT}, [{"messages": CHAT}]),
+        ({"messages": CHAT, "tools": [{}]}, [{"messages": CHAT, "tools": [{}]}]),
+        (
+            {"prompt": CHAT[:1], "completion": CHAT[1:]},
+            [{"prompt": CHAT[:1], "completion": CHAT[1:]}],
+        ),
+        ([{"data": [{"a": 1}]}], [{"data": [{"a": 1}]}]),
+    ],
+)
+def test_a_json_object_has_rows_under_a_key_or_is_one(
+    tmp_path: Path, value: Any, rows: list[dict[str, Any]], indent: int | None
+) -> None:
+    path = write(tmp_path / "a.json", json.dumps(value, indent=indent) + "\n")
+    assert [row.values for row in read_rows(path)] == rows
+
+
+def test_rows_of_several_files_are_one_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path / "a.csv", "text\na\n"), write(tmp_path / "b.jsonl", '{"text": "b"}')
+    listed = read_rows(*paths)
+    assert [row.values for row in listed] == [{"text": "a"}, {"text": "b"}]
+    monkeypatch.setattr(streams, "LARGE", 15)  # more than each of them, less than both
+    streamed = read_rows(*paths)
+    assert isinstance(streamed, streams.Streamed)
+    assert list(streamed) == listed
+    assert streamed.files == paths
+
+
+def test_a_json_value_too_large_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_LARGEST_JSON", 100)
+    rows = json.dumps([{"text": "x" * 60}] * 2, indent=1)
+    with pytest.raises(UserError, match=r"a\.json is larger than .* write one object a line"):
+        read_rows(write(tmp_path / "a.json", rows))
+    lines = read_rows(write(tmp_path / "a.json", '{"text": "x"}\n' * 99))
+    assert len(lines) == 99
+
+
 def test_parquet_with_messages(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hé"}, {"role": "assistant", "content": "ho"}]
     table = pyarrow.table({"messages": [messages, messages[:1]]})
@@ -151,7 +200,13 @@ def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
     [
         ("a.jsonl", '{"a": 1}\n\n{"a": 2\n', "a.jsonl:3 is broken JSON (Expecting ',' delimiter"),
         ("a.json", '[{"a": 1},\n{"a" 2}]', "a.json:2 is broken JSON (Expecting ':' delimiter"),
-        ("a.json", '{\n"a": 1}', "a.json:1 is broken JSON"),
+        ("a.json", '{\n"a": 1', "a.json:2 is broken JSON"),
+        (
+            "a.json",
+            '{"a": [{"b": 1}], "c": [{}]}',
+            "a.json has lists of objects under several keys (",
+        ),
+        ("a.json", '{"a": [3]}\n[2]', "a.json:2: a row must be a JSON object, not a list"),
         ("a.jsonl", '{"a": 1}\n[2]', "a.jsonl:2: a row must be a JSON object, not a list"),
         ("a.jsonl", "null", "a.jsonl:1: a row must be a JSON object, not null"),
         ("a.json", "[3]", "a.json, row 1: a row must be a JSON object, not a number"),

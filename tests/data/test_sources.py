@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data import sources
+from mlx_yoda.data import sources, streams
 from mlx_yoda.data.rows import Row
 from mlx_yoda.data.sources import hold_out, load_splits
 from mlx_yoda.errors import UserError
@@ -32,6 +32,29 @@ def test_a_file_is_the_training_split(tmp_path: Path) -> None:
     assert (texts(splits.train), splits.validation, splits.test) == (["a", "b"], [], [])
     assert splits.name == str(path)
     assert splits.train[1].place == f"{path}:2"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_rows_under_a_key_are_read_and_the_key_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(streams, "LARGE", 0)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"version": 2, "data": [{"text": "a"}, {"text": "b"}]}, indent=1))
+    splits = load(path)
+    assert texts(list(splits.train)) == ["a", "b"]
+    assert [row.place for row in splits.train][1] == f"{path}, 'data' row 2"
+    assert splits.notes == (f"{path}: the rows are those under 'data'",)
+    path.rename(tmp_path / "train.json")
+    assert load(tmp_path).notes == (f"{tmp_path}/train.json: the rows are those under 'data'",)
+
+
+def test_the_nested_rows_that_were_refused(shared: Path) -> None:
+    splits = load(shared / "cases" / "nested.json")
+    assert len(splits.train) == 8
+    assert splits.train[0].values == {"prompt": "Say red.", "completion": "red, I say."}
+    assert "'data'" in splits.notes[0]
 
 
 def test_a_saved_data_set_without_rows_is_named(tmp_path: Path) -> None:
@@ -81,7 +104,7 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("x" * 5000, "there is no file or folder"),
         ("nul\0", "there is no file or folder"),
         ("~nobody-we-know/a.csv", "there is no file or folder '~nobody-we-know/a.csv'"),
-        ("empty", "empty has no train file; data files end in"),
+        ("empty", "empty has no split called train, only validation"),
         ("twice", "twice has both train.csv and train.jsonl; keep one"),
         ("hollow", "train.jsonl holds no rows"),
         ("notes.txt", "notes.txt: data files end in .csv"),
@@ -159,3 +182,11 @@ def test_the_seed_chooses_the_rows_held_out(tmp_path: Path) -> None:
 def test_a_share_that_leaves_nothing(tmp_path: Path, share: float) -> None:
     with pytest.raises(UserError, match=r"data\.validation_split of"):
         load(write(tmp_path / "a.jsonl", "a", "b"), share)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "."])
+def test_a_configuration_is_not_ignored_where_there_is_none(tmp_path, name):
+    for file in ("a.jsonl", "train.jsonl"):
+        (tmp_path / file).write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match=r"data\.dataset_config is 'en', but .* has no config"):
+        load_splits(DataConfig(dataset_name=str(tmp_path / name), dataset_config="en"), 0)

@@ -9,13 +9,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from mlx_yoda import files
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data import store, streams, tokenised
+from mlx_yoda.data import fingerprint, store, streams, tokenised
 from mlx_yoda.data.formats import read_rows
 from mlx_yoda.data.packing import PackedRows, grouped
 from mlx_yoda.data.sources import hold_out
@@ -166,6 +167,34 @@ def test_whatever_changes_the_tokens_makes_other_ones(
     assert (before, len(folders)) == (6 + 3 + 6, 16)
 
 
+@pytest.mark.parametrize("program", ["mlx-yoda", "transformers", "tokenizers", "jinja2", "mlx-lm"])
+def test_another_version_of_a_program_makes_other_tokens(
+    file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    rows = read_rows(file)
+    assert isinstance(rows, Streamed)
+    before = fingerprint.fingerprint(rows, CONFIG, tokenizer, False)
+    if program == "mlx-yoda":
+        monkeypatch.setattr(fingerprint, "__version__", "0.0.1")
+    else:
+        true = fingerprint.version
+        other = lambda name: "0.0.1" if name == program else true(name)  # noqa: E731
+        monkeypatch.setattr(fingerprint, "version", other)
+    assert fingerprint.fingerprint(rows, CONFIG, tokenizer, False) != before
+
+
+def test_an_index_that_only_its_digest_tells_from_the_right_one(file: Path, tokenizer: Any) -> None:
+    """Two targets change places: every sum and every segment is still right."""
+    made = make(file, tokenizer)
+    assert made.cached
+    index = np.load(made.cached / "index.npy")
+    first, other = 0, int(np.flatnonzero(index[1] != index[1][0])[0])
+    index[1][[first, other]] = index[1][[other, first]]
+    np.save(made.cached / "index.npy", index)
+    again = make(file, tokenizer)
+    np.testing.assert_array_equal(again.segments.targets, made.segments.targets)
+
+
 DAMAGE = {
     "tokens.bin": lambda data: data[:-2],
     "supervised.bin": lambda data: data + b"\1",
@@ -228,6 +257,58 @@ def test_a_cache_that_cannot_be(file: Path, tokenizer: Any, cache: Path) -> None
     cache.write_text("a file")
     with pytest.raises(UserError, match=r"cannot be kept in .*MLX_YODA_CACHE"):
         make(file, tokenizer)
+
+
+def test_no_home_folder(file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
+    monkeypatch.delenv("MLX_YODA_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(UserError, match=r"no home folder; name a folder in .*MLX_YODA_CACHE"):
+        make(file, tokenizer)
+    monkeypatch.setenv("MLX_YODA_CACHE", "~nobody-we-know/cache")
+    with pytest.raises(UserError, match=r"no home folder"):
+        make(file, tokenizer)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_cache_of_another_user(
+    file: Path, tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Root may write anywhere, so the refusal is the system's only in its words."""
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    original = Path.open
+    if call == "mkdir":
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    else:
+        monkeypatch.setattr(
+            Path, "open",
+            lambda path, *a, **k: (refuse if cache in path.parents else original)(path, *a, **k),
+        )  # fmt: skip
+    with pytest.raises(UserError, match=r"kept in .*Permission denied; make room.*MLX_YODA_CACHE"):
+        make(file, tokenizer)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"x" * 64])
+def test_a_damaged_digest_is_computed_again(
+    file: Path, tokenizer: Any, cache: Path, unread: Any, damage: bytes
+) -> None:
+    made = make(file, tokenizer)
+    (memo,) = (cache / "files").iterdir()
+    digest = memo.read_bytes()
+    memo.write_bytes(damage)
+    unread()
+    assert make(file, tokenizer).cached == made.cached
+    assert memo.read_bytes() == digest
+
+
+def test_a_file_from_the_future_is_read(file: Path, tokenizer: Any, unread: Any) -> None:
+    os.utime(file, (2**33, 2**33))  # in the year 2242
+    made = make(file, tokenizer)
+    unread()
+    assert make(file, tokenizer).cached == made.cached
 
 
 def test_what_a_killed_process_left_is_swept(file: Path, tokenizer: Any, cache: Path) -> None:
