@@ -19,7 +19,7 @@ class SaidAlready(UserError):
     """One that another process has told the user: this one ends without a word."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Another's exception for a sentence of ours: its first line, of at most 300 characters."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return (line if len(line) <= 300 else f"{line[:299]}…").rstrip(".")

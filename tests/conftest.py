@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,9 +20,6 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-# What one input takes depends on who else uses the machine.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 # Before anything imports mlx: its Linux wheel links a reference BLAS, 60 times slower.
 if sys.platform == "linux" and (library := ctypes.util.find_library("openblas")):
     ctypes.CDLL(library, ctypes.RTLD_GLOBAL)

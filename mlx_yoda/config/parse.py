@@ -69,8 +69,8 @@ def load_config(
     return config
 
 
-def _from_file(name: Path) -> Iterator[tuple[str, Setting]]:
-    file = find(name)
+def _from_file(config: Path) -> Iterator[tuple[str, Setting]]:
+    file = find(config)
     try:
         with file.open("rb") as opened:
             content = opened.read(_LARGEST + 1)

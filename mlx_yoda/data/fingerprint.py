@@ -75,6 +75,7 @@ def _digest_file(path: Path) -> str:
         return digest  # of neither the old content nor the new
     with suppress(OSError):  # the tokens' own folder will tell
         memo.parent.mkdir(parents=True, exist_ok=True)
+        files.sweep(memo.parent)
         files.write_text(memo, digest)
     return digest
 

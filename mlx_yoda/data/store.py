@@ -118,7 +118,7 @@ def cached(
         with _alone(folder, waiting):
             found = _opened(folder)
             if found is None:
-                files.sweep(folder.parent, folder.name)
+                files.sweep(folder.parent)
                 _build(folder, np.uint16 if vocabulary <= _SMALL else np.int32, build)
                 found = _checked(folder)
             return found
