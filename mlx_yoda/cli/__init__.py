@@ -38,10 +38,14 @@ def _leave_at_once_if_broken(code: object) -> None:
     That is where a standard stream cannot be written to, which it would tell at length, and after
     a signal, where an impatient second one would find it half taken down.
     """
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        os._exit(code if isinstance(code, int) and code else 1)
-    if code in _INTERRUPTED:
-        os._exit(int(str(code)))
+    number = code if isinstance(code, int) else 0
+    broken = []
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            broken.append(stream)
+    if sys.stdout in broken:
+        os._exit(number or 1)
+    if broken or number in _INTERRUPTED:
+        os._exit(number)

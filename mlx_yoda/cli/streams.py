@@ -24,6 +24,10 @@ class RedactedStream:
         self._stream.write(redact(text))
         return len(text)
 
+    def flush(self) -> None:
+        """Bring out what was written."""
+        self._stream.flush()
+
     def writelines(self, lines: list[str]) -> None:
         """Write one line after another."""
         for line in lines:
@@ -55,11 +59,39 @@ def open_standard_streams() -> bool:
     return there
 
 
+class RedactedLog(RedactedStream):
+    """Standard error, where nobody can be told that it cannot be written to: that text is lost.
+
+    A log on a full disk or a terminal that has gone ends no run; a reader that goes away does.
+    """
+
+    def write(self, text: str) -> int:
+        """Write the text without tokens, if that is possible."""
+        with _forgiving():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring out what was written, if that is possible."""
+        with _forgiving():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _forgiving() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
 @contextlib.contextmanager
 def redacted_streams() -> Iterator[None]:
     """For a while, let nothing out through `sys.stdout` and `sys.stderr` that is a token."""
     own = sys.stdout, sys.stderr
-    ours = tuple(cast(TextIO, RedactedStream(stream)) for stream in own)
+    ours = cast(TextIO, RedactedStream(own[0])), cast(TextIO, RedactedLog(own[1]))
     sys.stdout, sys.stderr = ours
     try:
         yield

@@ -120,6 +120,19 @@ def test_a_full_device_is_one_sentence(run):
     assert "No space left on device" in one_sentence(run(INFO, around="{} >/dev/full"), 2)
 
 
+@FULL
+def test_a_log_on_a_full_device_ends_nothing(run):
+    done = run(INFO, around="{} 2>/dev/full")
+    assert done.returncode == 0 and b'"mlx-yoda"' in done.stdout
+    assert run(INFO, "push", around="{} 2>/dev/full").returncode == 2
+    fault = FAULT.format(kind="ZeroDivisionError")
+    assert run(fault, around="{} 2>/dev/full").returncode == 70
+    program = "import sys\nfrom mlx_yoda.cli.streams import redacted_streams\n"
+    program += "with redacted_streams():\n    for _ in range(9999): print('x', file=sys.stderr)\n"
+    program += "    sys.stderr.flush(); print('end', flush=True)\nimport os; os._exit(0)"
+    assert run(program, around="{} 2>/dev/full").stdout == b"end\n"
+
+
 def test_in_a_folder_that_was_removed_a_path_is_explained(run, tmp_path):
     (tmp_path / "gone").mkdir()
     done = run(INFO, "report x", around="cd gone && rmdir ../gone && {}")

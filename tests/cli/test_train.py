@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from mlx_yoda.config import Config
 from mlx_yoda.config.parse import load_config
 from mlx_yoda.report.events import Finished, Generated, Sample
 from mlx_yoda.report.jsonl import read
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_it_says_what_it_trains_before_it_does(trained):
@@ -177,3 +181,24 @@ def test_odd_characters_of_an_answer_stay_off_the_terminal():
     assert "  a b\n" in words
     assert "\x1b" not in words
     assert max(map(len, words.splitlines())) < 220
+
+
+def test_a_reader_of_json_that_goes_away_ends_the_run_with_a_word(short):
+    """As `train --json | head -1` has it."""
+    command = [sys.executable, "-m", "mlx_yoda", *map(str, short), "--json"]
+    command += ["--max-steps", "500", "--save-strategy", "steps", "--save-steps", "1"]
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    with started:
+        assert json.loads(started.stdout.readline())
+        started.stdout.close()
+        said = started.stderr.read()
+    assert started.returncode == 1
+    assert "Stopped: nobody reads standard output any more." in said
+    assert "Traceback" not in said and "Exception" not in said
+
+
+def test_a_base_in_a_folder_is_not_looked_for_on_the_hub(trained):
+    assert "loading the base demo …" in trained.stderr
+    assert "from the Hub" not in trained.stderr

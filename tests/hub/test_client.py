@@ -36,7 +36,7 @@ FAULTS = {
                          "no such revision"),
     "a file that is gone": ("HEAD", FILES, 404, {"headers": {"X-Error-Code": "EntryNotFound"}},
                             "does not have all of its files"),
-    "silence": ("GET", INFO, 0, {"silent": 60.0}, "the connection to the Hub failed"),
+    "silence": ("GET", INFO, 0, {"silent": 60.0}, "connection to the Hub failed (timed out)"),
     "a line that is cut": ("GET", INFO, 0, {"cut": True}, "the connection to the Hub failed"),
     "a download that is cut": ("GET", STORAGE, 0, {"lose": True}, "connection to the Hub failed"),
     "a download that is short": ("GET", STORAGE, 200, {"body": "x"}, "Consistency check failed"),
