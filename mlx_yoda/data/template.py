@@ -15,9 +15,11 @@ import numpy as np
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.controls import controls, spelt, without_trailing
 from mlx_yoda.data.messages import keys, texts
+from mlx_yoda.data.time_limit import time_limit
 from mlx_yoda.errors import UserError, first_line
 
 _CALLS = ("tool_calls", "function_call")  # what the assistant says besides its content
+_SECONDS = 60.0  # of processor time to render one chat; a million turns take a few
 _CHECKED = {"role", "content", "weight"}  # otherwise; weight is not for the template
 
 
@@ -142,13 +144,14 @@ class TemplatedChat:
     ) -> Any:
         # A template is a program by the model's author: it may raise anything.
         try:
-            return self.tokenizer.apply_chat_template(
-                list(map(dict, self.messages[:turns])),
-                add_generation_prompt=add_generation_prompt,
-                return_dict=False,
-                **self.tools,
-                **options,
-            )
+            with time_limit(_SECONDS):
+                return self.tokenizer.apply_chat_template(
+                    list(map(dict, self.messages[:turns])),
+                    add_generation_prompt=add_generation_prompt,
+                    return_dict=False,
+                    **self.tools,
+                    **options,
+                )
         except Exception as error:
             bare = any("content" not in message for message in self.messages[:turns])
             reason = "it cannot render tool_calls without content: " if bare else ""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_yoda.data import template
 from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.errors import UserError
@@ -73,3 +74,13 @@ def test_a_hostile_template_is_refused_and_touches_nothing(
     assert "chat template refuses" in str(error.value)
     assert len(str(error.value)) < 500
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_endless_template_is_stopped(
+    make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(template, "_SECONDS", 0.2)
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abcd")
+    with pytest.raises(UserError, match=r"chat template refuses it \(it takes more than 0\.2 s\)"):
+        PATHS[path](make_tokenizer(loops + "{% endfor %}" * 4))
