@@ -171,7 +171,7 @@ def test_an_adapter_of_another_model_is_refused(base, adapter):
         attach(base.model, adapter)
     adapter.tensors[path] = (a, b)
     adapter.tensors["model.layers.7.mlp.down_proj"] = (a, b)
-    with pytest.raises(UserError, match=r"the model has no layer model\.layers\.7"):
+    with pytest.raises(UserError, match=r"the model has no linear layer model\.layers\.7"):
         attach(base.model, adapter)
     assert not lora_layers(base.model)
 

@@ -34,20 +34,12 @@ def save_gguf(path: Path, adapter: Adapter, base_config: Mapping[str, Any]) -> N
         base_config: config.json of the base: its architecture and number of layers.
 
     Raises:
-        UserError: the base is none that we can name the weights of, the adapter is DoRA, which
-            llama.cpp does not know, the file exists, or the package `gguf` is missing.
+        UserError: as `check_gguf`, or the file exists.
     """
-    kind = str(base_config.get("model_type"))
-    if kind not in _ARCHITECTURES:
-        raise UserError(
-            f"the base is a {kind}, and GGUF adapters are written for {', '.join(_ARCHITECTURES)} "
-            "alone: run llama.cpp's convert_lora_to_gguf.py on the PEFT adapter."
-        )
-    if adapter.lora.use_dora:
-        raise UserError("llama.cpp knows no DoRA: fuse the adapter with --to merged instead.")
+    check_gguf(adapter, base_config)
     if path.exists():
         raise UserError(f"{path} exists: name a new file.")
-    gguf = _package()
+    gguf, kind = _package(), base_config["model_type"]
     architecture = gguf.MODEL_ARCH[_ARCHITECTURES[kind]]
     names = gguf.get_tensor_name_map(architecture, base_config["num_hidden_layers"])
     alpha = float(adapter.lora.lora_alpha) or 1.0
@@ -67,6 +59,24 @@ def save_gguf(path: Path, adapter: Adapter, base_config: Mapping[str, Any]) -> N
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
+
+
+def check_gguf(adapter: Adapter, base_config: Mapping[str, Any]) -> None:
+    """Refuse what cannot be written for llama.cpp.
+
+    Raises:
+        UserError: the base is none that we can name the weights of, the adapter is DoRA, which
+            llama.cpp does not know, or the package `gguf` is missing.
+    """
+    kind = str(base_config.get("model_type"))
+    if kind not in _ARCHITECTURES:
+        raise UserError(
+            f"the base is a {kind}, and GGUF adapters are written for {', '.join(_ARCHITECTURES)} "
+            "alone: run llama.cpp's convert_lora_to_gguf.py on the PEFT adapter."
+        )
+    if adapter.lora.use_dora:
+        raise UserError("llama.cpp knows no DoRA: fuse the adapter with --to merged instead.")
+    _package()
 
 
 def _array(array: mx.array) -> np.ndarray:

@@ -3,13 +3,13 @@
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_yoda import files
-from mlx_yoda.adapters.gguf import save_gguf
+from mlx_yoda.adapters.gguf import check_gguf, save_gguf
 from mlx_yoda.adapters.mlx_lm import save_mlx_lm
 from mlx_yoda.adapters.peft import Adapter, save_adapter
 from mlx_yoda.config.lora_names import scale_of
@@ -106,29 +106,33 @@ def _write(
         model = on_named_base(model, adapter, source)
     if to == "merged":
         return _merge(destination, adapter, model, requantize)
-    base = _open_base(adapter, model)
-    check_fit(base.model, adapter)
-    save_gguf(destination, adapter, base.config)
+    config = read_config(_fetch(adapter, model))
+    check_gguf(adapter, config)
+    check_fit(_open_base(adapter, model), adapter)
+    save_gguf(destination, adapter, config)
     return Exported(destination, model.model_name_or_path)
 
 
-class _Base(NamedTuple):
-    model: nn.Module
-    config: dict[str, Any]
-
-
-def _open_base(adapter: Adapter, model: ModelConfig) -> _Base:
-    """The base for its shapes, from config.json alone if the adapter has no copies of weights.
+def _fetch(adapter: Adapter, model: ModelConfig) -> Path:
+    """The base's folder, with its weights only if the adapter has copies of some.
 
     Raises:
-        UserError: it cannot be fetched or built.
+        UserError: it cannot be had.
     """
-    name, trust = model.model_name_or_path, model.trust_remote_code
+    wanted = MODEL_FILES if adapter.base_weights else ["config.json", "*.py"]
+    return fetch(model.model_name_or_path, model.model_revision, wanted)
+
+
+def _open_base(adapter: Adapter, model: ModelConfig) -> nn.Module:
+    """The base, to hold an adapter against its shapes, and against weights that it has copies of.
+
+    Raises:
+        UserError: it cannot be had or built.
+    """
+    folder, trust = _fetch(adapter, model), model.trust_remote_code
     if adapter.base_weights:
-        folder = fetch(name, model.model_revision, MODEL_FILES)
-        return _Base(*load_lazily(folder, None, trust))
-    folder = fetch(name, model.model_revision, ["config.json", "*.py"])
-    return _Base(load_shapes(folder, trust), read_config(folder))
+        return load_lazily(folder, None, trust)[0]
+    return load_shapes(folder, trust)
 
 
 def _check_if_possible(
@@ -147,7 +151,7 @@ def _check_if_possible(
         if not base_of_adapter or adapter.base_weights:
             raise
         return str(error)
-    check_fit(base.model, adapter)
+    check_fit(base, adapter)
     return None
 
 

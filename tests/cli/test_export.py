@@ -1,7 +1,11 @@
 """`mlx-yoda export`: what is written answers as the adapter does, and what is told about it."""
 
+import json
+import shutil
+
 import pytest
 
+BASE = "base_model_name_or_path"
 PROMPT = "You must find the old map."
 SHORT = ["--max-tokens", 16]
 
@@ -59,6 +63,28 @@ def test_wrong_options_end_in_one_sentence(invoke, adapter, tmp_path, arguments,
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["peft", "mlx-lm", "merged", "gguf"])
+def test_an_adapter_that_does_not_fit_is_refused_in_every_format(
+    invoke, adapter, base_folder, tmp_path, to
+):
+    result = invoke("export", adapter, tmp_path / "out", "--to", to, "--model", base_folder)
+    assert result.exit_code == 2
+    assert "made for another model" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["peft", "mlx-lm"])
+def test_a_base_that_is_not_here_is_said(invoke, adapter, tmp_path, to):
+    shutil.copytree(adapter, tmp_path / "in")
+    file = tmp_path / "in" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {BASE: str(tmp_path / "gone")}))
+    result = invoke("export", tmp_path / "in", tmp_path / "out", "--to", to)
+    assert result.exit_code == 0
+    assert "was not held against its base: " in result.stderr
+    assert f"{tmp_path / 'gone'} as its base, which is not here" in result.stderr
+    assert (tmp_path / "out").is_dir()
 
 
 def test_a_destination_that_is_there_stays_as_it_is(invoke, adapter, tmp_path):

@@ -12,7 +12,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.recipes.export import export
 from mlx_yoda.recipes.respond import read_adapter
-from mlx_yoda.recipes.start import model_to_train, parameters
+from mlx_yoda.recipes.start import model_to_train, notes_on, parameters
 
 KEYS = {"r": 3, "lora_alpha": 9, "target_modules": ["o_proj", "qkv_proj"], "use_rslora": True}
 OURS = "lora.lora_dropout"
@@ -91,6 +91,22 @@ def test_an_adapter_of_another_model_is_refused(make_adapter):
     model = ModelConfig("demo", init_adapter=str(make_adapter(**KEYS)))
     with pytest.raises(UserError, match="made for another model"):
         model_to_train(Config(model=model))
+
+
+def test_an_adapter_that_cannot_learn_is_refused(configured, make_adapter):
+    """PEFT loads an alpha of 0; then nothing that is trained counts."""
+    source = make_adapter(r=2, lora_alpha=0, target_modules=["o_proj"])
+    with pytest.raises(UserError, match=r"has lora\.lora_alpha 0, but to train it must be above 0"):
+        model_to_train(configured(source))
+
+
+@pytest.mark.parametrize(
+    ("dora", "dropout", "said"), [(True, 0.05, 1), (True, 0.0, 0), (False, 0.05, 0)]
+)
+def test_doras_dropout_is_said_to_be_another_than_pefts(dora, dropout, said):
+    notes = notes_on(LoraConfig(use_dora=dora, lora_dropout=dropout))
+    assert len(notes) == said
+    assert all("PEFT" in note and "lora_dropout 0.05" in note for note in notes)
 
 
 def test_weight_decay_is_refused_with_pissa(configured):
