@@ -87,22 +87,33 @@ def _check_copy(model: nn.Module, name: str, copy: mx.array) -> None:
     path, _, kind = name.rpartition(".")
     module = dict(model.named_modules()).get(path)
     own = None if module is None else module.get(kind)
-    if module is None or own is None or not _is_copy(module, own, copy):
+    packed = module is not None and "scales" in module and kind == "weight"
+    same = _is_packed_copy if packed else _is_copy
+    if module is None or own is None or not same(module, own, copy):
         raise UserError(
             f"the adapter brings its own {name}, which is not the model's: the base was changed "
             "in training or is another one, and such adapters are not supported here."
         )
 
 
-def _is_copy(module: nn.Module, own: mx.array, copy: mx.array) -> bool:
-    """Whether a weight, or what quantising it as the module's was gives, is the module's own."""
-    if "scales" not in module:
-        return bool(mx.array_equal(own, copy.astype(own.dtype)).item())
+_HALVES = (mx.bfloat16, mx.float16)
+
+
+def _is_copy(_: nn.Module, own: mx.array, copy: mx.array) -> bool:
+    """Whether a float32 copy is the weight, perhaps as it was loaded in half precision."""
+    roundings = (own.astype(dtype).astype(mx.float32) for dtype in _HALVES)
+    return bool(mx.array_equal(own, copy.astype(own.dtype)).item()) or any(
+        mx.array_equal(one, copy).item() for one in roundings
+    )
+
+
+def _is_packed_copy(module: nn.Module, own: mx.array, copy: mx.array) -> bool:
+    """Whether quantising a float32 copy as the module's weight was gives that weight."""
     if copy.ndim != 2 or copy.shape[1] % module.group_size:
         return False
     packing = {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
     # What dtype it had before is not known.
-    dtypes = (mx.bfloat16, mx.float16, mx.float32)
+    dtypes = (*_HALVES, mx.float32)
     packed = (mx.quantize(copy.astype(dtype), **packing)[0] for dtype in dtypes)
     return any(mx.array_equal(own, one).item() for one in packed)
 

@@ -158,6 +158,15 @@ def test_a_base_weight_that_was_changed_is_refused(our_base, saved, base_folder,
         assert not (tmp_path / to).exists()
 
 
+def test_a_copy_in_half_precision_is_the_bases(our_base, saved):
+    def halved(config, tensors):
+        name = "base_model.model.lm_head.base_layer.weight"
+        tensors[name] = tensors[name].bfloat16()
+
+    attach(our_base.model, load_adapter(saved(halved, target_modules=["o_proj", "lm_head"])))
+    remove(our_base.model)
+
+
 def test_on_a_quantised_base_the_copy_is_quantised_to_be_held_against_it(base_folder, saved):
     from mlx_yoda.config.schema import Quantization
     from mlx_yoda.model.load import load
