@@ -8,7 +8,9 @@ quotient goes into B.
 """
 
 import contextlib
+import errno
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,22 +45,26 @@ def save_gguf(path: Path, adapter: Adapter, base_config: Mapping[str, Any]) -> N
     architecture = gguf.MODEL_ARCH[_ARCHITECTURES[kind]]
     names = gguf.get_tensor_name_map(architecture, base_config["num_hidden_layers"])
     alpha = float(adapter.lora.lora_alpha) or 1.0
+    arrays: dict[str, np.ndarray] = {}
+    for module, (a, b) in adapter.tensors.items():
+        name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
+        if name is None:
+            raise UserError(f"llama.cpp has no name for {module} in a {kind}.")
+        ratio = scale_of(module, adapter.lora) / (alpha / a.shape[0])
+        arrays[f"{name}.lora_a"] = _array(a)
+        arrays[f"{name}.lora_b"] = _array(b if ratio == 1 else b * ratio)
     with files.new_file(path) as aside:
         writer = gguf.GGUFWriter(aside, gguf.MODEL_ARCH_NAMES[architecture])
         with contextlib.closing(writer):
             writer.add_type(gguf.GGUFType.ADAPTER)
             writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
             writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-            for module, (a, b) in adapter.tensors.items():
-                name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
-                if name is None:
-                    raise UserError(f"llama.cpp has no name for {module} in a {kind}.")
-                ratio = scale_of(module, adapter.lora) / (alpha / a.shape[0])
-                writer.add_tensor(f"{name}.lora_a", _array(a))
-                writer.add_tensor(f"{name}.lora_b", _array(b if ratio == 1 else b * ratio))
+            for name, array in arrays.items():
+                writer.add_tensor(name, array)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
+        _check_written(gguf, aside, arrays)
 
 
 def check_gguf(adapter: Adapter, base_config: Mapping[str, Any]) -> None:
@@ -77,6 +83,23 @@ def check_gguf(adapter: Adapter, base_config: Mapping[str, Any]) -> None:
     if adapter.lora.use_dora:
         raise UserError("llama.cpp knows no DoRA: fuse the adapter with --to merged instead.")
     _package()
+
+
+def _check_written(gguf: Any, file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Read a file back: gguf writes by `ndarray.tofile`, which says nothing of a full disk.
+
+    Raises:
+        OSError: it does not hold these arrays.
+    """
+    try:
+        found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(file).tensors}
+        whole = found.keys() == arrays.keys() and all(
+            np.array_equal(found[name], array) for name, array in arrays.items()
+        )
+    except (ValueError, IndexError):  # it ends too early
+        whole = False
+    if not whole:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def _array(array: mx.array) -> np.ndarray:
