@@ -65,8 +65,10 @@ def open_chosen(adapter: str | None) -> "Responder":
         raise click.UsageError("Name a model with --model, an adapter with --adapter, or both.")
     config = configuration()
 
-    from mlx_yoda.recipes.respond import another_base, fewer_bits, open_responder
+    from mlx_yoda.recipes.respond import another_base, fewer_bits, interrupted, open_responder
 
+    if adapter is not None and (note := interrupted(adapter)):
+        remark(note)
     by_name = adapter is not None and not is_chosen(MODEL)
     if by_name and (note := fewer_bits(config.model, str(adapter))):
         remark(note)

@@ -68,8 +68,10 @@ def command(
         adapter = _trained(Path(config.train.output_dir))
 
     from mlx_yoda.recipes.compare import compare, read_split
-    from mlx_yoda.recipes.respond import another_base, open_responder
+    from mlx_yoda.recipes.respond import another_base, interrupted, open_responder
 
+    if adapter is not None and (note := interrupted(adapter)):
+        remark(note)
     rows = read_split(config, split, limit)
     responder = open_responder(config.model, adapter, base_of_adapter=not named)
     for note in filter(None, (another_base(responder), *responder.base.notes)):
@@ -86,7 +88,9 @@ def command(
 
 def _trained(output_dir: Path) -> str | None:
     """The adapter that a configuration's run has left, if it has."""
-    if (output_dir / "adapter_config.json").is_file():
+    from mlx_yoda.recipes.respond import interrupted
+
+    if (output_dir / "adapter_config.json").is_file() or interrupted(str(output_dir)):
         return str(output_dir)
     remark(f"There is no adapter in {output_dir}: measuring the base alone.")
     return None

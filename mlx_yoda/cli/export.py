@@ -54,7 +54,10 @@ def command(source: str, dest: Path, to: "Format", requantize: bool) -> None:
     config = configuration()
 
     from mlx_yoda.recipes.export import export
+    from mlx_yoda.recipes.respond import interrupted
 
+    if note := interrupted(source):
+        remark(note)
     exported = export(
         source,
         dest,

@@ -19,6 +19,7 @@ class Key:
         annotation: the field's type.
         default: its default value.
         help: its one-line help.
+        identity: whether a resumed run must have the value that the run began with.
     """
 
     section: str
@@ -26,6 +27,7 @@ class Key:
     annotation: Any
     default: Any
     help: str
+    identity: bool
 
     @property
     def path(self) -> str:
@@ -46,8 +48,8 @@ def keys() -> dict[str, Key]:
     for section, cls in sections().items():
         annotations = get_type_hints(cls)
         for field in fields(cls):
-            help = field.metadata["help"]
-            key = Key(section, field.name, annotations[field.name], _default(field), help)
+            annotation = annotations[field.name]
+            key = Key(section, field.name, annotation, _default(field), **field.metadata)
             found[key.path] = key
     return found
 

@@ -4,6 +4,7 @@ Defaults < file < `--set key=value` < named options: the later one counts. Each 
 place where it was written, so that whatever is wrong with it can be found.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -60,6 +61,8 @@ def load_config(
     for path, setting in settings.items():
         section, _, name = path.partition(".")
         values[section][name] = _typed(path, setting)
+    if place := values["train"].get("output_dir"):
+        values["train"]["output_dir"] = os.path.expanduser(place)  # `~`, which YAML has as it is
     config = Config(**{section: cls(**values[section]) for section, cls in sections().items()})
     for path, wanted in problems(config):
         value, place = settings[path]

@@ -15,8 +15,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mlx_yoda import files
 from mlx_yoda.hub.base import Base, public_base
 from mlx_yoda.hub.picture import loss_picture
-from mlx_yoda.hub.record import Record, read_record
+from mlx_yoda.hub.record import METRICS_FILE, Record, read_record
 from mlx_yoda.hub.tables import machine, results, samples, settings
+from mlx_yoda.report.jsonl import blamed
 
 CARD_FILE, LOSS_FILE = "README.md", "loss.svg"
 _OURS = "<!-- Made by mlx-yoda"
@@ -76,9 +77,11 @@ def write_card(folder: Path) -> None:
     """Write README.md and its picture into the folder of a run, unless the user's own is there."""
     if is_ours(folder / CARD_FILE):
         record = read_record(folder)
-        if picture := loss_picture(record):
+        with blamed(folder / METRICS_FILE):
+            picture = loss_picture(record)
+            card = make_card(record, public_base(record), adapter=_where(record))
+        if picture:
             files.write_text(folder / LOSS_FILE, picture)
-        card = make_card(record, public_base(record), adapter=_where(record))
         files.write_text(folder / CARD_FILE, as_text(card))
 
 

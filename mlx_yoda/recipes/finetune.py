@@ -8,10 +8,10 @@ from typing import Literal
 from mlx_yoda.config.schema import Config
 from mlx_yoda.data.sources import public_dataset
 from mlx_yoda.errors import UserError
-from mlx_yoda.hub.card import write_card
+from mlx_yoda.hub.card import CARD_FILE, write_card
 from mlx_yoda.lora.binding import Adapter, Layers, adapter_of
 from mlx_yoda.machine import machine, versions
-from mlx_yoda.model.load import Loaded, is_here
+from mlx_yoda.model.load import Loaded, is_here, resolve
 from mlx_yoda.model.tokenizer_files import copy_tokenizer
 from mlx_yoda.recipes.dataset import Dataset, prepare
 from mlx_yoda.recipes.fitting import fit_to_machine
@@ -21,6 +21,8 @@ from mlx_yoda.recipes.interruption import stop_on_signal
 from mlx_yoda.recipes.milestones import Milestones
 from mlx_yoda.recipes.outcome import Outcome
 from mlx_yoda.recipes.output import Output, open_output
+from mlx_yoda.recipes.overwriting import record_written
+from mlx_yoda.recipes.respond import interrupted
 from mlx_yoda.recipes.samples import generated
 from mlx_yoda.recipes.saving import Saver
 from mlx_yoda.recipes.start import model_to_train, notes_on, parameters
@@ -63,11 +65,11 @@ def finetune(
     Raises:
         UserError: configuration, data or folders are wrong and nothing has been written, or
             training went wrong and the checkpoints stay.
-        Interrupted: Ctrl-C or SIGTERM came while training.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP came while training.
     """
     if not (group := group or Group()).leads:
         return follow(config, group)
-    output = open_output(Path(config.train.output_dir), resume=resume, overwrite=overwrite)
+    output = _output(config, resume, overwrite)
 
     # model and lora
     config, base, layers = _model(config, reporter)
@@ -78,36 +80,41 @@ def finetune(
     plan, steps, fitted = fit_to_machine(config, base, layers, data.train, reporter, part)
 
     # the state to start from
-    identity = identify(config, base, plan)
+    identity = identify(config, base, data, plan)
     make_sure_of_sameness(group, config, identity, data)
     state, meter, best, forced = _start(group, output, identity, adapter_of(layers), force)
 
     # from here on the output folder is written to
-    notes = (
-        *notes_on(config.lora),
-        *base.notes,
-        *output.notes,
-        *data.notes,
-        *moved,
-        *fitted,
-        *forced,
-    )
+    notes = (*_start_notes(config, base), *output.notes, *data.notes, *moved, *fitted, *forced)
     started = _started(config, base, data, plan, output)
-    report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
-    answers = partial(_answers, config, base, data)
-    answers("before", state.step, report)
-    with stop_on_signal(group, partial(redacted(reporter), _STOPPING)) as stop:
-        saver = Saver(config, output, identity, report)
-        milestones = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
-        if not best.exhausted(config.train):  # else it had stopped early
-            state = train(state, plan, steps, config.train, meter, report, milestones, group)
-
-    # the adapter
-    saver.save_final(milestones.install_final(state.adapter))
-    answers("after", state.step, report)
-    report(_finished(state, meter, output, milestones.kept or state.step))
-    _accompany(output.path, base, report)
+    with output.locked():
+        report = _begin(config, output, state.step, reporter, (started, *map(Noted, notes)))
+        answers = partial(_answers, config, base, data)
+        answers("before", state.step, report)
+        with stop_on_signal(group, partial(redacted(reporter), _STOPPING)) as stop:
+            saver = Saver(config, output, identity, report)
+            done = Milestones(config.train, plan, base, layers, data, saver, report, best, stop)
+            if not best.exhausted(config.train):  # else it had stopped early
+                state = train(state, plan, steps, config.train, meter, report, done, group)
+        # the adapter
+        saver.save_final(done.install_final(state.adapter))
+        answers("after", state.step, report)
+        report(_finished(state, meter, output, done.kept or state.step))
+        _accompany(output.path, base, report)
     return Outcome(output.path, meter.mean_loss(state.step), state.step)
+
+
+def _output(config: Config, resume: bool | Path, overwrite: bool) -> Output:
+    model, path = config.model, Path(config.train.output_dir)
+    reads = (resolve(model.model_name_or_path), config.data.dataset_name, model.init_adapter)
+    inputs = [Path(name) for name in reads if name]
+    return open_output(path, resume=resume, overwrite=overwrite, inputs=inputs)
+
+
+def _start_notes(config: Config, base: Loaded) -> list[str]:
+    start = config.model.init_adapter
+    unfinished = interrupted(start) if start else None
+    return [*notes_on(config.lora), *base.notes, *filter(None, [unfinished])]
 
 
 def _model(config: Config, report: Reporter) -> tuple[Config, Loaded, Layers]:
@@ -183,11 +190,17 @@ def _finished(state: State, meter: Meter, output: Output, kept: int) -> Finished
 def _accompany(folder: Path, base: Loaded, report: Reporter) -> None:
     """Put beside the adapter its tokenizer, and the card and the page made from what is there."""
     copy_tokenizer(base.path, folder)
-    write_card(folder)
-    try:
-        write_report([folder], folder / REPORT_FILE)
-    except UserError as error:  # such as metrics that an earlier part of the run left damaged
-        report(Noted(f"there is no {REPORT_FILE}: {error}"))
+    pages = {CARD_FILE: write_card, REPORT_FILE: _report_on}
+    for name, write in pages.items():
+        try:
+            write(folder)
+        except UserError as error:  # such as metrics that an earlier part of the run left damaged
+            report(Noted(f"there is no {name}: {error}"))
+    record_written(folder)
+
+
+def _report_on(folder: Path) -> None:
+    write_report([folder], folder / REPORT_FILE)
 
 
 def _answers(

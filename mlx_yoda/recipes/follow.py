@@ -34,7 +34,7 @@ def follow(config: Config, group: Group) -> Outcome:
     data = prepare(config, base.tokenizer, base.limits)
     part, _ = part_of(group, config, None)
     plan, steps, _ = fit_to_machine(config, base, layers, data.train, _unheard, part)
-    make_sure_of_sameness(group, config, identify(config, base, plan), data)
+    make_sure_of_sameness(group, config, identify(config, base, data, plan), data)
     fresh = State.fresh(adapter_of(layers))
     state, meter, best = given(group, fresh, Meter(), Best())
     with stop_on_signal(group) as stop:

@@ -1,54 +1,44 @@
 """What a checkpoint belongs to: everything that changes the mathematics of a run."""
 
+import contextlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
+from mlx_yoda import files
+from mlx_yoda.config.keys import keys
 from mlx_yoda.config.schema import Config
+from mlx_yoda.data.store import cache
 from mlx_yoda.lora.pissa import as_saved
 from mlx_yoda.model.load import DEMO, Loaded, is_demo
+from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
 
 _PAGES, _PAGE = 64, 4096  # of a file of weights, and their bytes
-_TRAIN_KEYS = (
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "warmup_ratio",
-    "loraplus_lr_ratio",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "logging_steps",
-    "metric_for_best_model",
-    "greater_is_better",
-    "seed",
-)
+_PIECE = 16 * 2**20  # bytes that one thread hashes at once
 
 
-def identify(config: Config, base: Loaded, plan: Plan) -> Identity:
-    """Fingerprint a run.
-
-    Of the base's gigabytes of weights some pages of each file are hashed, not all: another base
-    differs nearly everywhere.
-    """
-    train, stored = asdict(config.train), dict(base.config)
+def identify(config: Config, base: Loaded, data: Dataset, plan: Plan) -> Identity:
+    """Fingerprint a run: the settings that the schema marks, the base, the rows and the steps."""
+    sections, stored = asdict(config), dict(base.config)
     packing = None
     if config.model.quantization is not None:  # what was done on load is no part of the files
         packing = stored.pop("quantization")
         del stored["quantization_config"]
-    fingerprints = {f"train.{key}": train[key] for key in _TRAIN_KEYS}
-    fingerprints |= {f"lora.{key}": value for key, value in asdict(config.lora).items()}
+    fingerprints = {
+        path: sections[key.section][key.name] for path, key in keys().items() if key.identity
+    }
     fingerprints |= {
-        "model.dtype": config.model.dtype,
         "model.quantization": packing,
         "the base's config.json": _digest(json.dumps(stored, sort_keys=True).encode()),
-        "the base's weights": _digest_weights(base.path),
-        "the training rows": plan.rows.digest(),
+        "the base's weights": _digest_pages(base.path),
+        "all bytes of the base's weights": _digest_weights(base.path),
+        "the training rows": data.train.digest(),
+        "the held-out rows": data.validation.digest(),
         "rows per optimizer step": plan.rows_per_step,
         "total steps": plan.total_steps,
     }
@@ -81,10 +71,10 @@ def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()[:16]
 
 
-def _digest_weights(folder: Path) -> str:
-    """Of the sizes of all weight files and of 64 pages of each, evenly spread."""
+def _digest_pages(folder: Path) -> str:
+    """Of the sizes of all weight files and of 64 pages of each: all that older checkpoints have."""
     digest = sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         size = path.stat().st_size
         digest.update(str(size).encode())
         with path.open("rb") as file:
@@ -92,3 +82,45 @@ def _digest_weights(folder: Path) -> str:
                 file.seek(max(0, size - _PAGE) * page // (_PAGES - 1))
                 digest.update(file.read(_PAGE))
     return digest.hexdigest()[:16]
+
+
+def _digest_weights(folder: Path) -> str:
+    """Of every byte of all weight files.
+
+    A file is read once: its digest is kept in the cache under its path, size and times.
+    """
+    digest = sha256()
+    for path in _weight_files(folder):
+        digest.update(_remembered(path.resolve()).encode())
+    return digest.hexdigest()[:16]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _remembered(path: Path) -> str:
+    """The digest of a file, from the cache if neither size nor times of the file have changed."""
+    found = path.stat()
+    state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    kept = cache() / "weights" / _digest(repr(state).encode())
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if len(digest := kept.read_text()) == 64:
+            return digest
+    digest = _digest_file(path, found.st_size)
+    with contextlib.suppress(OSError):  # then it is computed again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(kept, digest)
+    return digest
+
+
+def _digest_file(path: Path, size: int) -> str:
+    """SHA-256 of the SHA-256 of a file's pieces, which several threads compute."""
+
+    def digest(start: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return sha256(file.read(_PIECE)).digest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return sha256(b"".join(pool.map(digest, range(0, size, _PIECE)))).hexdigest()

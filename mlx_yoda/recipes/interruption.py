@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM while training: the first ends the run after the step, the second at once."""
+"""Ctrl-C, SIGTERM, SIGHUP while training: the first ends it after the step, the second at once."""
 
 import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -10,8 +11,7 @@ from types import FrameType
 
 from mlx_yoda.train.group import Group
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HANG_UP = (signal.SIGHUP,)  # what Ctrl-C becomes for a process that ssh has started
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _NO_SIGNAL = b"\0"
 
@@ -48,7 +48,7 @@ class Stop:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        if signum in _HANG_UP:
+        if signum == signal.SIGHUP:
             _write_nowhere()
         if self.group.wish:
             raise Interrupted(signum)
@@ -72,8 +72,7 @@ def stop_on_signal(
     group = group or Group()
     stop = Stop(group)
     main = threading.current_thread() is threading.main_thread()
-    signals = _SIGNALS if group.size == 1 else (*_SIGNALS, *_HANG_UP)
-    mine = [s for s in signals if main and signal.getsignal(s) is not signal.SIG_IGN]
+    mine = [s for s in _SIGNALS if main and signal.getsignal(s) is not signal.SIG_IGN]
     own = {signum: signal.signal(signum, stop) for signum in mine}
     try:
         with _at_once(heard) if mine else nullcontext():
@@ -108,8 +107,9 @@ def _at_once(heard: Callable[[], None]) -> Iterator[None]:
 
 
 def _write_nowhere() -> None:
-    """The terminal has gone, and writing to it would be an error."""
+    """The terminal, or ssh, has gone, and writing to it would be an error; files stay."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.dup2(nowhere, descriptor)
     os.close(nowhere)

@@ -13,6 +13,7 @@ from mlx_yoda.report.events import Evaluated, Noted, Reporter, Sample, Sampled, 
 from mlx_yoda.train.best import Best, metric_name
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 from mlx_yoda.train.health import symptoms
+from mlx_yoda.train.integrity import flaw
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import Plan
 from mlx_yoda.train.step import State
@@ -91,8 +92,10 @@ class Milestones:
             return None
         assert isinstance(self.saver, Saver)  # only the first process installs the final one
         path = self.saver.output.path / f"checkpoint-{step}"
-        if not path.is_dir():
-            self.report(Noted(f"the best checkpoint {path} is gone: the last step's is kept"))
+        if reason := flaw(path) if path.is_dir() else "it is gone":
+            self.report(
+                Noted(f"the adapter is the last step's: the best checkpoint {path}: {reason}")
+            )
             return None
         name = metric_name(self.config)
         self.report(Noted(f"the adapter is that of step {step}, the best saved by {name}"))

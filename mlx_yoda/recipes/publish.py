@@ -6,7 +6,8 @@ from pathlib import Path
 from mlx_yoda.hub.base import public_base
 from mlx_yoda.hub.contents import Item, contents
 from mlx_yoda.hub.push import check_name, license_of
-from mlx_yoda.hub.record import read_record
+from mlx_yoda.hub.record import METRICS_FILE, read_record
+from mlx_yoda.report.jsonl import blamed
 from mlx_yoda.train.checkpoint import checkpoints
 from mlx_yoda.train.integrity import SEAL, resealed
 
@@ -40,7 +41,8 @@ def gather(
     if license is None and ask_hub:
         license = license_of(base)
     found = checkpoints(folder) if include_checkpoints else []
-    items = contents(record, base, adapter=repo_id, license=license, checkpoints=found)
+    with blamed(folder / METRICS_FILE):
+        items = contents(record, base, adapter=repo_id, license=license, checkpoints=found)
     return [_whole(item, items) for item in items]
 
 

@@ -1,5 +1,6 @@
 """A model with or without an adapter, ready to answer."""
 
+import os
 import re
 import shlex
 import warnings
@@ -19,6 +20,8 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.generation import Messages, Note, attach, stream
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded, fetch, load, resolve
+from mlx_yoda.train.checkpoint import checkpoints
+from mlx_yoda.train.integrity import flaw
 
 _SETTINGS = "config.yaml"  # of the run that made an adapter
 # Up out of a folder, somebody's home, another machine.
@@ -85,9 +88,33 @@ def read_adapter(name: str) -> Adapter:
     Raises:
         UserError: it is not there, or is none that we can honour.
     """
-    folder = fetch(name, None, [CONFIG_FILE, TENSOR_FILE, WEIGHTS_FILE])
+    folder = fetch(newest_in(name), None, [CONFIG_FILE, TENSOR_FILE, WEIGHTS_FILE])
     theirs = (folder / WEIGHTS_FILE).is_file() and not (folder / TENSOR_FILE).is_file()
     return load_mlx_lm(folder) if theirs else load_adapter(folder)
+
+
+def newest_in(name: str) -> str:
+    """The newest intact checkpoint of a run that was interrupted, or the name as it is.
+
+    Raises:
+        UserError: the run has checkpoints, and all of them are corrupt.
+    """
+    folder = Path(os.path.expanduser(name))
+    found = checkpoints(folder) if folder.is_dir() else []
+    if not found or any((folder / file).exists() for file in (CONFIG_FILE, WEIGHTS_FILE)):
+        return name
+    for checkpoint in reversed(found):
+        if flaw(checkpoint) is None:
+            return str(checkpoint)
+    raise UserError(f"{name} has no adapter, and its checkpoints are corrupt: {flaw(found[-1])}.")
+
+
+def interrupted(name: str) -> str | None:
+    """A remark if the adapter is a checkpoint, for the run in that folder has not ended."""
+    taken = newest_in(name)
+    if taken == name:
+        return None
+    return f"The run in {name} has not finished: this is its newest checkpoint, {taken}."
 
 
 def on_named_base(model: ModelConfig, adapter: Adapter, name: str) -> ModelConfig:

@@ -4,6 +4,7 @@ from mlx_yoda.config.schema import Config
 from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import Adapter
 from mlx_yoda.recipes.output import Output
+from mlx_yoda.recipes.overwriting import drop_old, record_writing
 from mlx_yoda.report.events import Noted, Reporter, Saved
 from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity, rotate, save_checkpoint, save_weights
@@ -41,6 +42,7 @@ class Saver:
         self.failed = None
         self.report(Saved(state.step, str(path)))
         try:
+            drop_old(self.output.path)
             rotate(self.output.path, self.config.train.save_total_limit, path, best)
         except OSError as error:
             self.report(Noted(f"an old checkpoint cannot be removed: {_reason(error)}"))
@@ -53,7 +55,9 @@ class Saver:
             UserError: it cannot be written; the checkpoints stay.
         """
         try:
+            record_writing(self.output.path)
             save_weights(self.output.path, adapter, self.identity)
+            drop_old(self.output.path)
         except OSError as error:
             raise UserError(
                 f"the adapter of {self.output.path} cannot be written: {_reason(error)}; put that "

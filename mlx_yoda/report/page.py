@@ -12,6 +12,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.files import write_text
 from mlx_yoda.report.charts import Series, line_chart
 from mlx_yoda.report.difference import Pieces, difference, unchanged
+from mlx_yoda.report.jsonl import blamed
 from mlx_yoda.report.run import Run, Values, read_runs
 from mlx_yoda.report.words import count, duration
 
@@ -115,12 +116,8 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     Raises:
         UserError: one of them is no run or a damaged one, or there is no folder for the report.
     """
-    runs = read_runs(folders)
-    try:
-        text = page(runs)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        names = " or ".join(str(folder / "metrics.jsonl") for folder in folders)
-        raise UserError(f"{names} holds what no run writes ({error!r}).") from None
+    with blamed(*(folder / "metrics.jsonl" for folder in folders)):
+        text = page(read_runs(folders))
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} into.")
     write_text(path, text)

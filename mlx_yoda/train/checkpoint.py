@@ -8,10 +8,10 @@
 Order of rows and dropout are functions of (seed, step), so there is no generator's state to keep.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from mlx_yoda.train.optimizer import Moments
 from mlx_yoda.train.step import State
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class Identity:
 def save_checkpoint(
     output_dir: Path, state: State, meter: Meter, best: Best, identity: Identity
 ) -> Path:
-    """Write `checkpoint-<step>` beside its place and rename it, so that it is whole or absent."""
+    """Write `checkpoint-<step>` beside its place and rename it, so that it is whole or absent.
+
+    One that is there already stays if it is the same.
+    """
     path = output_dir / f"checkpoint-{state.step}"
     moments = {
         f"{moment}.{path}.{name}": np.array(array, order="C")
@@ -67,12 +70,10 @@ def save_checkpoint(
         for path, pair in adapter.items()
         for name, array in pair.items()
     }
-    content = safetensors.numpy.save(moments)
-    if _holds(path, content):
-        return path
-    with files.new_directory(path, replace=True) as folder:
+    same = contextlib.suppress(_AlreadySaved)
+    with same, files.new_directory(path, replace=True) as folder:
         save_weights(folder, state.adapter, identity)
-        files.write_bytes(folder / _OPTIMIZER, content)
+        files.write_bytes(folder / OPTIMIZER_FILE, safetensors.numpy.save(moments))
         trainer = {
             "global_step": state.step,
             "meter": meter.totals(),
@@ -82,6 +83,8 @@ def save_checkpoint(
             "fingerprints": dict(identity.fingerprints),
         }
         seal(folder, trainer)
+        if _same(path, folder):
+            raise _AlreadySaved
     return path
 
 
@@ -119,7 +122,7 @@ def load_checkpoint(
     try:
         trainer = unseal(path)
         _check_types(trainer)
-        raw = safetensors.numpy.load_file(path / _OPTIMIZER)
+        raw = safetensors.numpy.load_file(path / OPTIMIZER_FILE)
         step, meter = int(trainer["global_step"]), Meter(**trainer["meter"])
         best, saved = Best.of_dict(trainer), dict(trainer["fingerprints"])
         architecture = trainer["architecture"]
@@ -165,8 +168,13 @@ def is_checkpoint(path: Path) -> bool:
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoints in a run's folder, oldest first."""
-    found = [(m, p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, key=lambda item: int(item[0][1]))]
+    found = [path for path in output_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name, which `checkpoints` has given."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def rotate(output_dir: Path, limit: int | None, newest: Path, best: Best | None = None) -> None:
@@ -181,12 +189,19 @@ def rotate(output_dir: Path, limit: int | None, newest: Path, best: Best | None 
         files.remove_directory(path)
 
 
-def _holds(path: Path, moments: bytes) -> bool:
-    """Whether an intact checkpoint with these very moments is there already."""
+class _AlreadySaved(Exception):
+    """The checkpoint that has just been written is there already."""
+
+
+def _same(path: Path, new: Path) -> bool:
+    """Whether a checkpoint is intact and equals a new one in everything but the time it took."""
     try:
-        return bool(unseal(path)["files"][_OPTIMIZER]["sha256"] == sha256(moments).hexdigest())
-    except (Broken, KeyError):
+        there, made = unseal(path), unseal(new)
+    except Broken:
         return False
+    for state in (there, made):
+        state["meter"] = {**state["meter"], "seconds": None, "longest": None}
+    return there == made
 
 
 def _check_types(trainer: Mapping[str, Any]) -> None:
@@ -202,10 +217,11 @@ def _check_types(trainer: Mapping[str, Any]) -> None:
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs of all that the checkpoint has; an older version's has less."""
     return [
-        f"{name} was {saved.get(name)!r} and is {now.get(name)!r}"
-        for name in sorted({*saved, *now})
-        if saved.get(name) != now.get(name)
+        f"{name} was {value!r} and is {now.get(name)!r}"
+        for name, value in sorted(saved.items())
+        if value != now.get(name)
     ]
 
 
@@ -235,8 +251,8 @@ def _moment(path: Path, moment: str, raw: Mapping[str, np.ndarray], adapter: Ada
             array = raw.get(f"{moment}.{module}.{name}")
             if array is None or array.shape != weight.shape:
                 raise UserError(
-                    f"{path / _OPTIMIZER} has no {moment}.{module}.{name} of the adapter's shape; "
-                    "resume from another checkpoint with --resume DIR."
+                    f"{path / OPTIMIZER_FILE} has no {moment}.{module}.{name} of the adapter's "
+                    "shape; resume from another checkpoint with --resume DIR."
                 )
             found[module][name] = mx.array(array)
     return found

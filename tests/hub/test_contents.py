@@ -8,6 +8,7 @@ from mlx_yoda.config.schema import ModelConfig
 from mlx_yoda.errors import UserError
 from mlx_yoda.hub.contents import Item
 from mlx_yoda.recipes.export import export
+from mlx_yoda.recipes.publish import gather
 from mlx_yoda.train.integrity import flaw
 from tests.hub.test_push import bytes_of, items_of
 
@@ -170,3 +171,25 @@ def test_a_note_may_name_any_folder_of_this_machine_and_none_is_published(folder
 def test_without_a_home_there_is_nothing_to_hide_of_it(folder, monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     assert by_path(items_of(folder))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "finished", "input_tokens": 1},
+        {"event": "generate", "when": "after", "step": 12, "samples": [1]},
+        {"event": "started"},
+        {"event": "started", "train_rows": 1, "rows_per_step": 4, "machine": "x"},
+        {"event": "step", "step": "x", "loss": {}},
+        {"event": "generate", "when": "after", "samples": [{"prompt": [], "answer": {}}]},
+        {"event": "evaluate", "step": 12, "eval_loss": "x"},
+    ],
+    ids=str,
+)
+def test_damaged_metrics_are_published_or_said_in_one_sentence(folder, line):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    try:
+        assert gather(folder, "me/x", ask_hub=False)
+    except UserError as error:
+        assert "metrics.jsonl holds what no run writes" in str(error)

@@ -10,12 +10,22 @@ import time
 import mlx.core as mx
 import pytest
 
+from mlx_yoda.recipes import interruption
 from mlx_yoda.recipes.finetune import finetune
 from mlx_yoda.recipes.interruption import Interrupted, stop_on_signal
 from mlx_yoda.report.events import Noted, Saved, Stepped
 from mlx_yoda.train.integrity import flaw
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _as_started_by_a_terminal(monkeypatch):
+    """Under nohup the tests themselves ignore SIGHUP; and its handler would close their output."""
+    own = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    monkeypatch.setattr(interruption, "_write_nowhere", lambda: None)
+    yield
+    signal.signal(signal.SIGHUP, own)
 
 
 def handlers():
@@ -106,10 +116,11 @@ def test_the_step_is_finished_saved_and_gone_on_from(configure, tmp_path, signum
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_of_several_processes_one_whose_terminal_goes_away_asks_all_to_stop(size):
+def test_a_process_whose_terminal_goes_away_stops_after_the_step(size):
     """As Ctrl-C does to a process that ssh has started; what it writes then goes nowhere."""
     code = (
         "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from mlx_yoda.recipes.interruption import stop_on_signal\n"
         "from mlx_yoda.train.group import Group\n"
         f"with stop_on_signal(Group({size} - 1, {size})) as stop:\n"
@@ -119,5 +130,18 @@ def test_of_several_processes_one_whose_terminal_goes_away_asks_all_to_stop(size
         "    os._exit(stop.signum)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    code = signal.SIGHUP if size > 1 else -signal.SIGHUP
-    assert (done.returncode, done.stdout, done.stderr) == (code, "before", "")
+    assert (done.returncode, done.stdout, done.stderr) == (signal.SIGHUP, "before", "")
+
+
+def test_a_log_file_is_written_on_when_the_terminal_goes_away(tmp_path):
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "from mlx_yoda.recipes.interruption import stop_on_signal\n"
+        "with stop_on_signal():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    os.write(1, b'after')\n"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "after"

@@ -223,6 +223,32 @@ def test_multiples_are_seen_in_shares_too(shares):
     )
 
 
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_best_checkpoint_that_is_not_intact_is_not_installed(run, tmp_path, how):
+    """One flipped bit would be installed; a file cut short could never be finished with."""
+    events = run(*BEST, "train.save_total_limit=null")
+    found = losses(events)
+    best = max(found, key=lambda step: (found[step], -step))  # greater is better there
+    file = tmp_path / f"run/checkpoint-{best}/adapter_model.safetensors"
+    content = file.read_bytes()
+    match how:
+        case "flipped":
+            file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "cut":
+            file.write_bytes(content[:-8])
+        case "gone":
+            shutil.rmtree(file.parent)
+    last = max(found)
+    assert best < last
+    said = [
+        e.message
+        for e in run(*BEST, "train.save_total_limit=null", resume=True)
+        if e.name == "note"
+    ]
+    assert any(f"the best checkpoint {file.parent}" in note for note in said)
+    assert weights(tmp_path / "run") == weights(tmp_path / f"run/checkpoint-{last}")
+
+
 def test_metrics_that_were_damaged_cost_the_page_and_not_the_run(run, tmp_path):
     settings = ("train.max_steps=3", "train.save_total_limit=null")
     run(*settings)

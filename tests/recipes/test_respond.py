@@ -13,8 +13,15 @@ from mlx_yoda.generation import answer
 from mlx_yoda.lora.inject import disabled, inject, lora_layers
 from mlx_yoda.model.load import load, resolve
 from mlx_yoda.recipes import respond
+from mlx_yoda.recipes.finetune import finetune
 from mlx_yoda.recipes.identity import base_name, public_name
-from mlx_yoda.recipes.respond import Responder, another_base, open_responder, read_adapter
+from mlx_yoda.recipes.respond import (
+    Responder,
+    another_base,
+    interrupted,
+    open_responder,
+    read_adapter,
+)
 
 GONE = "/nowhere/.venv/lib/python3.11/site-packages/mlx_yoda/demo/model"
 HELLO = [{"role": "user", "content": "You must find the old map."}]
@@ -38,6 +45,24 @@ def write_adapter(base_folder, tmp_path):
 
 def said(responder, **sampling):
     return "".join(responder.stream(HELLO, max_tokens=12, **sampling))
+
+
+def test_a_run_that_was_interrupted_answers_with_its_newest_intact_checkpoint(configure, tmp_path):
+    folder = tmp_path / "run"
+    finetune(configure(folder), reporter=lambda event: None)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / file).unlink()
+    assert "checkpoint-6" in interrupted(str(folder))
+    (folder / "checkpoint-6" / "adapter_model.safetensors").write_bytes(b"half")
+    assert interrupted(str(folder)).endswith(f"newest checkpoint, {folder / 'checkpoint-5'}.")
+    taken, named = read_adapter(str(folder)), read_adapter(str(folder / "checkpoint-5"))
+    for path, pair in named.tensors.items():
+        assert all(mx.array_equal(a, b) for a, b in zip(pair, taken.tensors[path], strict=True))
+    assert interrupted(str(folder / "checkpoint-5")) is None
+    for checkpoint in folder.glob("checkpoint-*"):
+        (checkpoint / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match="its checkpoints are corrupt"):
+        read_adapter(str(folder))
 
 
 def test_the_base_alone_answers_as_it_is(base_folder):

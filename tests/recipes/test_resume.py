@@ -114,6 +114,26 @@ def test_force_goes_on_with_what_has_changed_and_says_it(configure, copy, overri
     run(config, resume=True)  # the checkpoints are now this run's
 
 
+def test_what_is_the_same_stays_and_what_differs_is_replaced(configure, copy):
+    """Moments of step 5 do not depend on its learning rate, the weights do."""
+
+    def written(step):
+        return (copy / f"checkpoint-{step}" / "trainer_state.json").stat().st_ino
+
+    before = {step: written(step) for step in (5, 6)}
+    run(configure(copy), resume=copy / "checkpoint-4")
+    assert {step: written(step) for step in (5, 6)} == before
+    other = configure(copy, "train.learning_rate=5e-3")
+    run(other, resume=copy / "checkpoint-4", force=True)
+    assert not {written(step) for step in (5, 6)} & {*before.values()}
+    run(other, resume=copy / "checkpoint-5")  # it is of these settings
+
+
+def test_the_held_out_rows_must_be_the_same(configure, copy):
+    with pytest.raises(UserError, match="the held-out rows was"):
+        run(configure(copy, "data.validation_split=0.3"), resume=True)
+
+
 def test_other_weights_with_the_same_config_are_another_base(configure, copy, base_folder):
     from mlx_yoda.recipes import identity
 

@@ -1,11 +1,13 @@
 """metrics.jsonl: what goes in, what survives a crash, what a resumed run takes back."""
 
 import json
+import math
 import subprocess
 import sys
 
 import pytest
 
+from mlx_yoda.errors import UserError
 from mlx_yoda.report.events import Evaluated, Finished, Generated, Noted, Sample, Saved, Working
 from mlx_yoda.report.jsonl import JsonLines, read, rewind
 
@@ -85,6 +87,40 @@ def test_rewinding_takes_back_what_came_after_the_step_and_the_end(tmp_path, ste
     report(stepped(20))
     rewind(path, 40)
     assert [event["step"] for event in read(path)] == [10, 10, 20]
+
+
+def test_numbers_that_are_not_finite_are_null_and_come_back_as_nan(tmp_path, stepped):
+    path = tmp_path / "metrics.jsonl"
+    JsonLines(path)(Evaluated(1, math.inf, math.nan, 2.0, 9))
+    rewind(path, 1)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["eval_loss"] is None
+    (event,) = read(path)
+    assert math.isnan(event["eval_loss"]) and math.isnan(event["epoch"])
+    assert event["eval_perplexity"] == 2.0
+
+
+def test_lines_of_an_older_version_may_have_nan(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"event": "step", "step": 1, "loss": NaN}\n')
+    assert math.isnan(read(path)[0]["loss"])
+
+
+def test_what_is_appended_has_no_access_token(tmp_path):
+    token = "hf_" + "a" * 34
+    JsonLines(tmp_path / "metrics.jsonl")(Noted(f"with {token}"))
+    assert token not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_the_last_line_that_cannot_be_written_is_an_error(tmp_path):
+    report = JsonLines(tmp_path / "gone" / "metrics.jsonl")
+    report(Noted("one"))  # may come later
+    with pytest.raises(UserError, match=r"last lines of .*metrics\.jsonl are not: No such file"):
+        report(END)
 
 
 def test_rewinding_a_file_that_is_not_there_makes_none(tmp_path):
