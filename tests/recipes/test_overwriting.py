@@ -2,9 +2,10 @@
 
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,29 +181,38 @@ def test_a_new_run_that_never_had_a_checkpoint_gives_way(run):
     assert not (run / "metrics.jsonl").exists()
 
 
-def _hold(path: Path, ready, done) -> None:
-    with Output(path, None).locked():
-        ready.set()
-        done.wait(60)
-
-
 def test_of_two_runs_the_second_says_who_has_the_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(tmp_path, ready, done))
-    other.start()
-    assert ready.wait(120)
-    for attempt in (
-        lambda: open_output(tmp_path, resume=False, overwrite=True),
-        lambda: Output(tmp_path, None).locked().__enter__(),
-    ):
-        with pytest.raises(UserError, match=rf"another run .*process {other.pid} on .* since 20"):
-            attempt()
-    other.kill()
-    other.join()
-    with Output(tmp_path, None).locked():  # the lock has ended with its process
-        pass
+    with Output(tmp_path, None).locked():
+        for attempt in (
+            lambda: open_output(tmp_path, resume=False, overwrite=True),
+            lambda: Output(tmp_path, None).locked().__enter__(),
+        ):
+            with pytest.raises(UserError, match=rf"another run .*process {os.getpid()} on .* 20"):
+                attempt()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_a_run_that_was_killed_is_none(tmp_path):
+    code = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'a')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('ready', flush=True)\n"
+        "input()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == b"ready\n"
+        with pytest.raises(UserError, match="another run is writing"):
+            open_output(tmp_path, resume=False, overwrite=True)
+        other.kill()
+    open_output(tmp_path, resume=False, overwrite=True)
+    with Output(tmp_path, None).locked():
+        pass
 
 
 def test_a_run_that_began_and_ended_meanwhile_is_not_replaced(configure, run, tmp_path):
