@@ -114,4 +114,4 @@ def test_a_full_disk_is_told_and_leaves_nothing_broken(start, data, tmp_path):
     assert said.count("the checkpoint of step 1 cannot be written: File too large") == 1
     assert said.splitlines()[-1].startswith(f"error: the adapter of {folder} cannot be written: ")
     assert not checkpoints(folder)
-    assert sorted(os.listdir(folder)) == ["config.yaml", "metrics.jsonl"]
+    assert sorted(os.listdir(folder)) == [".mlx-yoda.json", "config.yaml", "metrics.jsonl"]
