@@ -15,7 +15,7 @@ _IMAGE_TEXT = "gemma3"  # whose text part is a gemma3_text
 
 def is_checked(config: Config) -> bool:
     """Whether it is known which keys of a config.json are computed here."""
-    known = config["model_type"] in (*FAMILIES, _IMAGE_TEXT)
+    known = config.get("model_type") in (*FAMILIES, _IMAGE_TEXT)
     return known and config.get("model_file") is None
 
 

@@ -197,6 +197,7 @@ def llama_folder(tmp_path_factory) -> Path:
         "rms_norm_eps": 1e-5,
         "vocab_size": 768,
         "eos_token_id": 2,
+        "tie_word_embeddings": True,
     }
     folder = tmp_path_factory.mktemp("llama")
     for file in resolve("demo").glob("tokenizer*"):
