@@ -125,7 +125,7 @@ def test_what_is_the_same_stays_and_what_differs_is_replaced(configure, copy):
     assert {step: written(step) for step in (5, 6)} == before
     other = configure(copy, "train.learning_rate=5e-3")
     run(other, resume=copy / "checkpoint-4", force=True)
-    assert not {written(step) for step in (5, 6)} & {*before.values()}
+    assert all(written(step) != before[step] for step in (5, 6))
     run(other, resume=copy / "checkpoint-5")  # it is of these settings
 
 
