@@ -85,7 +85,7 @@ def read_conversations(rows: Collection[Row], config: DataConfig) -> Iterator[Co
     for row in rows:
         given = [name for name, value in row.values.items() if value not in (None, "", [])]
         unused = (name for name in given if name not in used)
-        remarks = (Remark(Kind.UNUSED, shown(name)) for name in unused)
+        remarks = (Remark(Kind.UNUSED, name) for name in unused)
         conversation = read(row, *names)
         yield _bounded(replace(conversation, remarks=(*conversation.remarks, *remarks)))
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from mlx_yoda.data.rows import shown
+
 
 class Kind(StrEnum):
     """What can be said of a row."""
@@ -29,6 +31,7 @@ class Remark(NamedTuple):
     name: str = ""
 
 
+_MOST = 20  # names in a sentence
 _SENTENCES = {
     Kind.UNUSED: "columns that are not used: {names}",
     Kind.LEFT_OUT: "the model's chat template leaves out: {names}",
@@ -46,5 +49,11 @@ def notes(counts: Mapping[Remark, int]) -> Iterator[str]:
     for kind, sentence in _SENTENCES.items():
         found = {remark.name: n for remark, n in counts.items() if remark.kind == kind}
         if found:
-            names = ", ".join(f"{name} ({n:,} rows)".lstrip() for name, n in found.items())
-            yield sentence.format(names=names)
+            named = [_named(name, n) for name, n in list(found.items())[:_MOST]]
+            more = [f"and {len(found) - _MOST:,} more"] if len(found) > _MOST else []
+            yield sentence.format(names=", ".join([*named, *more]))
+
+
+def _named(name: str, rows: int) -> str:
+    count = "1 row" if rows == 1 else f"{rows:,} rows"
+    return f"{shown(name)} in {count}" if name else count

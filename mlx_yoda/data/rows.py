@@ -40,7 +40,8 @@ _UNCONVERTED = (ValueError, ArithmeticError, LookupError, TypeError, RuntimeErro
 def unpacked(table: Any) -> list[dict[str, Any]]:
     """The rows of a pyarrow table or record batch; what cannot be converted is `Unreadable`.
 
-    So such a value matters only where its column is used.
+    So such a value matters only where its column is used. Arrow gives each object within a row
+    the keys of all others, null where it had none: they are taken out again, as TRL does.
     """
     try:
         rows: list[dict[str, Any]] = table.to_pylist()
@@ -50,7 +51,17 @@ def unpacked(table: Any) -> list[dict[str, Any]]:
             dict(zip(table.column_names, cells, strict=True))
             for cells in zip(*columns, strict=True)
         ]
-    return rows
+    return [{name: _without_nulls(value) for name, value in row.items()} for row in rows]
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        case list():
+            return [_without_nulls(item) for item in value]
+        case _:
+            return value
 
 
 def _value(cell: Any) -> Any:

@@ -158,10 +158,10 @@ def test_parquet_leaves_nulls_in_messages() -> None:
 def test_columns_with_a_value_that_are_not_read_are_named() -> None:
     alpaca = {"instruction": "Do.", "input": "the hat", "output": "hat", "id": 0, "note": ""}
     named = {"prompt_column": "instruction", "completion_column": "output"}
-    assert unused(alpaca, **named) == ["'input'", "'id'"]
+    assert unused(alpaca, **named) == ["input", "id"]
     assert unused({"prompt": "p", "completion": "c", "tools": [{"name": "f"}]}) == []
-    assert unused({"text": "t", "tools": [{"name": "f"}], "source": None}) == ["'tools'"]
-    assert unused({"messages": [ASK, SAY], "prompt": "p"}) == ["'prompt'"]
+    assert unused({"text": "t", "tools": [{"name": "f"}], "source": None}) == ["tools"]
+    assert unused({"messages": [ASK, SAY], "prompt": "p"}) == ["prompt"]
 
 
 def test_whole_messages_and_tools_are_read() -> None:

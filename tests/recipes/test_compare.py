@@ -177,7 +177,7 @@ def test_what_is_to_be_said_of_the_rows_is_in_the_comparison(base):
     row = {"prompt": "Hi.", "completion": "Hi.<|end|>", "mood": "fine"}
     rows = conversations([Row(row, "x:1")], DataConfig())
     assert compare(Responder(base, None), rows, CONFIG).notes == (
-        "columns that are not used: 'mood' (1 rows)",
+        "columns that are not used: 'mood' in 1 row",
         "answers that end with the model's own end token, which is taken for the end of the turn: "
-        "<|end|> (1 rows)",
+        "'<|end|>' in 1 row",
     )
