@@ -10,13 +10,16 @@ import click
 from mlx_yoda.cli.answering import MODEL
 from mlx_yoda.cli.command import remark, say
 from mlx_yoda.cli.settings import Configured, config_options, configuration, settings
+from mlx_yoda.config.schema import Config
+from mlx_yoda.errors import UserError
 
 if TYPE_CHECKING:
+    from mlx_yoda.data.columns import Conversation
     from mlx_yoda.recipes.compare import Comparison, Split
 
 _EXAMPLES = """\
-mlx-yoda evaluate --config outputs/demo/config.yaml
-mlx-yoda evaluate --adapter outputs/demo --data demo --json
+mlx-yoda evaluate --adapter outputs/demo
+mlx-yoda evaluate --config outputs/demo/config.yaml --json
 mlx-yoda evaluate --adapter outputs/r16 --data rows.jsonl --split train --limit 100
 mlx-yoda evaluate --model microsoft/Phi-3-mini-4k-instruct --data rows.jsonl --split train
 """
@@ -56,7 +59,9 @@ def command(
     and chrF (0 to 100) compare greedy answers with the references.
 
     With --config, such as the config.yaml of an output folder, everything defaults from it: the
-    model, the data and how it is read and split, and the adapter in its output folder.
+    model, the data and how it is read and split, and the adapter in its output folder. Without it,
+    data and settings are those of the run that made the adapter, unless --data, --model or --set
+    say otherwise.
     """
     if max_tokens is not None:
         overrides = (*overrides, f"train.generation_max_new_tokens={max_tokens}")
@@ -67,12 +72,12 @@ def command(
     if adapter is None and file is not None:
         adapter = _trained(Path(config.train.output_dir))
 
-    from mlx_yoda.recipes.compare import compare, read_split
+    from mlx_yoda.recipes.compare import compare
     from mlx_yoda.recipes.respond import another_base, interrupted, open_responder
 
     if adapter is not None and (note := interrupted(adapter)):
         remark(note)
-    rows = read_split(config, split, limit)
+    config, rows = _read(config, None if file else adapter, split, limit)
     responder = open_responder(config.model, adapter, base_of_adapter=not named)
     for note in filter(None, (another_base(responder), *responder.base.notes)):
         remark(note)
@@ -84,6 +89,32 @@ def command(
         say(json.dumps({"split": split, **asdict(comparison)}, indent=2))
     else:
         say(_table(comparison))
+
+
+def _read(
+    config: Config, adapter: str | None, split: "Split", limit: int | None
+) -> tuple[Config, "list[Conversation]"]:
+    """The settings and the rows to measure with; those of an adapter's run where it is a run's."""
+    from mlx_yoda.recipes.compare import as_trained, read_split
+    from mlx_yoda.recipes.respond import settings_file
+
+    settings = settings_file(adapter) if adapter else None
+    if settings is None:
+        return config, read_split(config, split, limit)
+    from mlx_yoda.config.parse import load_config
+
+    run = load_config(settings)
+    config = as_trained(config, run)
+    theirs = config.data.dataset_name == run.data.dataset_name
+    what = "Data and settings are" if theirs else "Settings are"
+    remark(f"{what} those of {settings}; --data, --set and --config change them.")
+    try:
+        return config, read_split(config, split, limit)
+    except UserError as error:
+        if not theirs:
+            raise
+        place = f"The data is named in {settings}, as seen from the folder where it was trained"
+        raise UserError(f"{error} {place}: name it with --data.") from error
 
 
 def _trained(output_dir: Path) -> str | None:

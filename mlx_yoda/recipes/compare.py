@@ -1,11 +1,11 @@
 """A base and its adapter, measured side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
-from mlx_yoda.config.schema import Config
+from mlx_yoda.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from mlx_yoda.data.chat import encode
 from mlx_yoda.data.columns import Conversation, conversations
 from mlx_yoda.data.packing import PackedRows, pack
@@ -21,6 +21,7 @@ from mlx_yoda.recipes.dataset import check_rows
 from mlx_yoda.recipes.respond import Responder
 from mlx_yoda.train.evaluate import held_out_loss, perplexity
 
+S = TypeVar("S", ModelConfig, DataConfig, TrainConfig)
 Split = Literal["train", "validation", "test"]
 
 
@@ -66,6 +67,31 @@ class Comparison:
     base: Measured
     adapter: Measured | None
     notes: tuple[str, ...]
+
+
+def as_trained(told: Config, run: Config) -> Config:
+    """The settings to measure a run's adapter with: the run's, but for what the user has set.
+
+    Of another data set than the run's only the tokens are treated as in training: its columns and
+    its splits are its own. The base is left to the adapter to name, and whose code may run is the
+    user's alone to say.
+
+    Args:
+        told: what the user has set.
+        run: the run's own configuration.
+    """
+    name, data = told.data.dataset_name, run.data
+    if "dataset_name" in told.data.fields_set and name != data.dataset_name:
+        data = DataConfig(train_on=data.train_on, max_length=data.max_length)
+    model = told.model
+    if "model_name_or_path" not in model.fields_set:
+        trusted = model.trust_remote_code
+        model = replace(_changed(run.model, model), trust_remote_code=trusted)
+    return Config(model, run.lora, _changed(data, told.data), _changed(run.train, told.train))
+
+
+def _changed(section: S, told: S) -> S:
+    return replace(section, **{name: getattr(told, name) for name in told.fields_set})
 
 
 def read_split(config: Config, split: Split, limit: int | None = None) -> list[Conversation]:

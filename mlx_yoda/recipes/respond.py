@@ -20,7 +20,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.generation import Messages, Note, attach, stream
 from mlx_yoda.lora.inject import disabled
 from mlx_yoda.model.load import Loaded, fetch, load, resolve
-from mlx_yoda.train.checkpoint import checkpoints
+from mlx_yoda.train.checkpoint import checkpoints, is_checkpoint
 from mlx_yoda.train.integrity import flaw
 
 _SETTINGS = "config.yaml"  # of the run that made an adapter
@@ -155,18 +155,23 @@ def another_base(responder: Responder) -> str | None:
     )
 
 
+def settings_file(adapter: str) -> Path | None:
+    """The config.yaml of the run that made an adapter, an output folder or a checkpoint in one."""
+    folder = Path(adapter)
+    if is_checkpoint(folder):
+        folder = folder.resolve().parent
+    return file if (file := folder / _SETTINGS).is_file() else None
+
+
 def fewer_bits(model: ModelConfig, adapter: str) -> str | None:
     """A remark if the adapter was trained on its base in fewer bits than `model` loads it in.
 
     Where the whole base did not fit into memory for training, it does not fit now.
     """
-    for folder in (Path(adapter), Path(adapter).parent):  # of a run, of a checkpoint in it
-        if (folder / _SETTINGS).is_file():
-            break
-    else:
+    if (settings := settings_file(adapter)) is None:
         return None
     try:
-        trained_in = load_config(folder / _SETTINGS).model.quantization
+        trained_in = load_config(settings).model.quantization
     except UserError:  # it is not needed to answer
         return None
     if trained_in is None or "quantization" in model.fields_set:

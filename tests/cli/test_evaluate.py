@@ -8,6 +8,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_yoda.cli import evaluate
+from mlx_yoda.config.parse import load_config
+from mlx_yoda.config.schema import DataConfig, ModelConfig
 from mlx_yoda.report.jsonl import read
 
 
@@ -130,3 +132,75 @@ def test_info_says_what_a_bug_report_needs(invoke):
     assert table["mlx"] == facts["mlx"]
     assert table["memory"] == f"{facts['memory_bytes'] / 1e9:.1f} GB"
     assert table["metal"] == ("yes" if facts["metal"] else "no")
+
+
+def settings_seen(invoke, monkeypatch, *args):
+    """The configuration that rows are read with, and what is said on the way."""
+    seen = []
+
+    def stop(config, split, limit):
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_yoda.recipes.compare.read_split", stop)
+    said = invoke("evaluate", *args).stderr.strip()  # Ctrl-C ends the line
+    return (*seen, said)
+
+
+RUN = """\
+model: {model_name_or_path: nowhere, quantization: 4, trust_remote_code: true}
+data: {dataset_name: mine.jsonl, prompt_column: q, completion_column: a, max_length: 64}
+train: {generation_max_new_tokens: 7, output_dir: elsewhere, seed: 5}
+"""
+
+
+@pytest.mark.parametrize("place", ["run", "run/checkpoint-4"])
+def test_an_adapter_brings_the_data_and_settings_of_its_run(invoke, monkeypatch, tmp_path, place):
+    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(RUN)
+    config, said = settings_seen(invoke, monkeypatch, "--adapter", tmp_path / place)
+    assert f"Data and settings are those of {file}; --data, --set and --config change" in said
+    assert config.data == load_config(file).data
+    assert config.train == load_config(file).train
+    assert config.model.quantization.bits == 4
+    assert not config.model.trust_remote_code  # an adapter's word is not enough
+
+
+def test_what_the_user_sets_goes_before_the_run_s_settings(invoke, monkeypatch, tmp_path):
+    (tmp_path / "config.yaml").write_text(RUN)
+    args = ("--adapter", tmp_path, "--set", "data.max_length=1024", "--set", "train.seed=42")
+    config, _ = settings_seen(invoke, monkeypatch, *args, "--max-tokens", 64, "--model", "demo")
+    assert (config.data.max_length, config.train.seed) == (1024, 42)  # although they are defaults
+    assert config.data.prompt_column == "q"
+    assert config.train.generation_max_new_tokens == 64
+    assert config.model == ModelConfig(model_name_or_path="demo")
+    other, said = settings_seen(invoke, monkeypatch, "--adapter", tmp_path, "--data", "x.jsonl")
+    assert said.startswith("Settings are those of")
+    assert other.data == DataConfig(dataset_name="x.jsonl", max_length=64)
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {dataset_name: y.jsonl}\n")
+    told, said = settings_seen(invoke, monkeypatch, "--adapter", tmp_path, "--config", file)
+    assert told == load_config(file)
+    assert said == ""
+
+
+def test_an_adapter_without_a_run_takes_nothing_from_the_folder_around_it(
+    invoke, monkeypatch, tmp_path
+):
+    (tmp_path / "config.yaml").write_text(RUN)
+    (tmp_path / "exported").mkdir()
+    args = ("--adapter", tmp_path / "exported", "--data", "x.jsonl")
+    config, said = settings_seen(invoke, monkeypatch, *args)
+    assert (config.data, said) == (DataConfig(dataset_name="x.jsonl"), "")
+
+
+def test_data_that_is_not_here_is_told_from_where_it_is_named(invoke, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(RUN)
+    result = invoke("evaluate", "--adapter", tmp_path)
+    assert result.exit_code == 2
+    assert "mine.jsonl" in result.stderr
+    assert f"The data is named in {file}" in result.stderr
+    file.write_text("lora: {r: x}\n")
+    assert f"{file}:1: lora.r must be" in invoke("evaluate", "--adapter", tmp_path).stderr
