@@ -136,6 +136,7 @@ def test_recomputed_layers_have_the_same_gradients(padded_family, examples):
     assert abs(undropped.item() - loss.item()) > 0.01, "dropout has to matter"
 
 
+@pytest.mark.slow
 def test_recomputed_layers_can_be_compiled(family_folder, examples):
     model, layers = with_adapter("Gemma 2", family_folder)
     rows, key = pack(examples, "best_fit", 40), mx.random.key(7)
