@@ -36,6 +36,7 @@ from mlx_yoda.secrets import redact
 SILENCE = 120.0  # seconds without a byte
 _TOKENS = "https://huggingface.co/settings/tokens"
 _QUERY = re.compile(r"\?\S+")  # a storage's addresses are signed there
+_CLIENT_ERRORS = (HfHubHTTPError, RequestError, FileMetadataError, OfflineModeIsEnabled)
 _WRAPPERS = (RuntimeError, LocalEntryNotFoundError)  # around what a thread or a request raised
 
 
@@ -73,6 +74,13 @@ def cause(error: BaseException) -> BaseException:
     """The exception that the client wrapped, or the one given."""
     wrapped = isinstance(error, _WRAPPERS) and error.__cause__
     return cause(error.__cause__) if wrapped and error.__cause__ else error
+
+
+def raised_by_hub(error: BaseException | None) -> BaseException | None:
+    """The Hub client's exception among those that another library has raised from one another."""
+    while error is not None and not isinstance(error, _CLIENT_ERRORS):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def explain(error: BaseException) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlx_yoda.data.arrow import rows_of
 from mlx_yoda.data.rows import Row
-from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.errors import UserError
 
 _PATIENCE = 10.0  # seconds to wait for the Hub's first answer
 
@@ -25,27 +25,38 @@ def load_hub(name: str, config_name: str | None) -> dict[str, Collection[Row]]:
     """
     import datasets  # 1.5 s, and local files need none of it
 
-    unreachable = _ask(name)
+    from mlx_yoda.hub_client import explain, limited_patience, line, raised_by_hub
+
+    refusal = _ask(name)
     try:
-        if unreachable is None:
-            splits = datasets.load_dataset(name, config_name)
-        else:
-            splits = _cached(name, config_name)
+        with limited_patience():
+            splits = (
+                datasets.load_dataset(name, config_name)
+                if refusal is None
+                else _cached(name, config_name)
+            )
     # Whatever a stranger's repository brings up: `datasets` raises a dozen kinds of exception.
     except Exception as error:
-        if unreachable is None:
-            raise UserError(f"the Hub's {name} cannot be loaded: {first_line(error)}") from error
-        raise UserError(
-            f"'{name}' is neither a file nor a folder here, and the Hub cannot be reached "
-            f"({unreachable}); check the path or the network"
-        ) from error
+        if refusal is not None:
+            raise UserError(
+                f"'{name}' is neither a file nor a folder here, and {refusal}"
+            ) from error
+        of_hub = raised_by_hub(error)
+        reason = "; ".join(filter(None, explain(of_hub))) if of_hub else line(error)
+        raise UserError(f"the Hub's {name} cannot be loaded: {reason}") from error
     return {split: rows_of(part, f"{name} {split}") for split, part in splits.items()}
 
 
 def _ask(name: str) -> str | None:
-    """Why the Hub cannot be reached, or None if it has the data set."""
+    """Why the Hub does not answer, and what helps; None if it has the data set.
+
+    Raises:
+        UserError: it answers that it has no such data set, or does not give it to this user.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    from mlx_yoda.hub_client import explain, line
 
     try:
         HfApi().dataset_info(name, timeout=_PATIENCE)
@@ -56,12 +67,11 @@ def _ask(name: str) -> str | None:
         ) from None
     except HFValidationError as error:
         raise UserError(
-            f"'{name}' is neither a file nor a folder here, nor a name on the Hub: "
-            f"{first_line(error)}"
+            f"'{name}' is neither a file nor a folder here, nor a name on the Hub: {line(error)}"
         ) from None
     # The HTTP library below, and so its exceptions, differ between versions of huggingface_hub.
     except Exception as error:
-        return first_line(error)
+        return "; ".join(filter(None, explain(error)))
     return None
 
 

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import datasets
 import huggingface_hub
 import pytest
+from httpx2 import ConnectError, ReadError, ReadTimeout, TooManyRedirects
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -74,23 +75,41 @@ def test_a_large_data_set_is_streamed_from_its_arrow_files(
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        ConnectionError("[Errno -2] Name or service not known"),
-        TimeoutError("timed out"),
-        OfflineModeIsEnabled("offline mode is enabled"),
+        (ConnectError("[Errno -2] Name or service not known"), "the Hub cannot be reached"),
+        (ReadTimeout("timed out"), "the connection to the Hub failed"),
+        (OfflineModeIsEnabled("offline mode is enabled"), "the Hub cannot be reached"),
+        (TooManyRedirects("20"), "the Hub's answers redirect in a circle"),
+        (ValueError("Expecting value: line 1"), "the Hub's answer makes no sense, as if a proxy"),
     ],
 )
 def test_no_network_and_no_cache(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     answer(monkeypatch, error)
     with pytest.raises(UserError) as raised:
         load_hub("owner/name", None)
-    assert str(raised.value) == (
-        "'owner/name' is neither a file nor a folder here, and the Hub cannot be reached "
-        f"({error}); check the path or the network"
-    )
+    start = f"'owner/name' is neither a file nor a folder here, and {said}"
+    assert str(raised.value).startswith(start)
+
+
+def test_a_download_that_breaks_off_is_said_without_its_signature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`datasets` raises its own exception from the client's."""
+    answer(monkeypatch, None)
+    address = "https://cdn.example/file?X-Amz-Signature=0123456789abcdef"
+    broken = RuntimeError("An error occurred while generating the dataset")
+    broken.__cause__ = ReadError(f"peer closed connection at {address}")
+    load(monkeypatch, broken)
+    with pytest.raises(UserError, match="the connection to the Hub failed") as raised:
+        load_hub("owner/name", "big")
+    assert "Signature" not in str(raised.value)
+    load(monkeypatch, RuntimeError(f"no rows in {address}"))
+    with pytest.raises(UserError, match="no rows in") as raised:
+        load_hub("owner/name", "big")
+    assert "Signature" not in str(raised.value)
 
 
 def test_an_endpoint_that_does_not_answer_is_asked_once(
