@@ -249,6 +249,18 @@ def _umask() -> int:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what is kept between runs; it need not be there."""
+    """The folder for what is kept between runs: `MLX_YODA_CACHE`, or in the user's caches.
+
+    It need not be there.
+
+    Raises:
+        UserError: there is no home folder for it to be in.
+    """
     own, user = os.environ.get("MLX_YODA_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(os.path.expanduser(own or os.path.join(user or "~/.cache", "mlx-yoda")))
+    folder = Path(os.path.expanduser(own or os.path.join(user or "~/.cache", "mlx-yoda")))
+    if str(folder).startswith("~"):
+        raise UserError(
+            "there is no home folder for the cache; name a folder in the environment variable "
+            "MLX_YODA_CACHE."
+        )
+    return folder

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from mlx_yoda.errors import UserError
 from mlx_yoda.files import cache_folder
 
 SWITCH = "MLX_DISABLE_COMPILE"  # MLX reads whether it is set; the value is for people
@@ -30,15 +31,15 @@ def keep_kernels_private() -> None:
     temporary = next(filter(None, map(os.environ.get, _TEMPORARY)), "/tmp")
     if (flaw := _flaw(Path(temporary))) is None:
         return
-    own = cache_folder() / "tmp"
-    with suppress(OSError):
+    with suppress(OSError, UserError):
+        own = cache_folder() / "tmp"
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _flaw(own) is None:
-        with suppress(FileNotFoundError):
-            tempfile.gettempdir()  # remembered from now on
-        os.environ[_TEMPORARY[0]] = str(own)
-    else:
-        os.environ[SWITCH] = flaw
+        if _flaw(own) is None:
+            with suppress(FileNotFoundError):
+                tempfile.gettempdir()  # remembered from now on
+            os.environ[_TEMPORARY[0]] = str(own)
+            return
+    os.environ[SWITCH] = flaw
 
 
 def is_compiler_s(error: BaseException) -> bool:

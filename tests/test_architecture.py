@@ -16,7 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0, "launcher": 0,
-    "hub_client": 0, "kernels": 0, "strict_json": 0,
+    "digests": 0, "hub_client": 0, "kernels": 0, "strict_json": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
     "train": 2, "generation": 2, "evaluate": 2, "hub": 2, "serve": 2,

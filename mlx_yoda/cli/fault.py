@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlx_yoda.cli.program import say_error
-from mlx_yoda.errors import first_line
+from mlx_yoda.errors import UserError, first_line
 from mlx_yoda.files import cache_folder
 from mlx_yoda.secrets import redact
 
@@ -48,7 +48,7 @@ def _report(error: BaseException) -> str:
 def _write(report: str) -> Path | None:
     """Put it into a new private file, in the temporary directory or else the user's caches."""
     for folder in (tempfile.gettempdir, cache_folder):
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             place = Path(folder())
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(".txt", "mlx-yoda-fault-", place)

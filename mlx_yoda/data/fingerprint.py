@@ -1,16 +1,16 @@
 """What cached tokens depend on: the data's bytes, the tokenizer, the settings, the programs."""
 
 import json
-from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlx_yoda import __version__, files
+from mlx_yoda import __version__
 from mlx_yoda.config.schema import DataConfig
-from mlx_yoda.data.store import FORMAT, cache
+from mlx_yoda.data.store import FORMAT
 from mlx_yoda.data.streams import Streamed
+from mlx_yoda.digests import digest_of
 from mlx_yoda.errors import UserError
 
 _KEYS = (
@@ -56,34 +56,7 @@ def _digest_tokenizer(tokenizer: Any) -> str:
 
 
 def _digest_file(path: Path) -> str:
-    """The SHA-256 of a file, read once: it is remembered by path, size and time of change.
-
-    So a file that is changed without a change of size and time, to the nanosecond, is taken for
-    the old one, as by make; one that is copied or touched is read, and known again.
-    """
     try:
-        state = path.stat()
-        known = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-        memo = cache() / "files" / sha256(known.encode()).hexdigest()[:32]
-        if digest := _remembered(memo):
-            return digest
-        digest = files.sha256(path)
-        after = path.stat()
+        return digest_of(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    if (after.st_size, after.st_mtime_ns) != (state.st_size, state.st_mtime_ns):
-        return digest  # of neither the old content nor the new
-    with suppress(OSError):  # the tokens' own folder will tell
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        files.sweep(memo.parent)
-        files.write_text(memo, digest)
-    return digest
-
-
-def _remembered(memo: Path) -> str | None:
-    """The digest in a file of the cache, if it can be read."""
-    with suppress(OSError, ValueError):  # not there, another user's, or damaged
-        digest = memo.read_text(encoding="utf-8")
-        if len(bytes.fromhex(digest)) == 32:
-            return digest
-    return None

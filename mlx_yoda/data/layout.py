@@ -10,8 +10,8 @@ from typing import Any
 from mlx_yoda.data.arrow import rows_of
 from mlx_yoda.data.formats import READERS, read_rows
 from mlx_yoda.data.rows import Row
-from mlx_yoda.data.store import cache
 from mlx_yoda.errors import UserError
+from mlx_yoda.files import cache_folder
 
 _BUILDERS = ("arrow", "csv", "json", "parquet", "text")  # those of `datasets` that give text
 _WHERE = {"name", "version", "data_dir", "data_files", "description"}  # says nothing of how to read
@@ -51,7 +51,7 @@ def load_layout(folder: Path, config_name: str | None) -> dict[str, Collection[R
         files = _files(builder.config.data_files or {}, folder)
         if _plain(builder.config, files):
             return {split: read_rows(*paths) for split, paths in files.items()}
-        own = str(cache() / "datasets")
+        own = str(cache_folder() / "datasets")
         splits = datasets.load_dataset(str(folder), config_name, cache_dir=own)
         return {split: rows_of(part, f"{folder} {split}") for split, part in splits.items()}
     except UserError:

@@ -7,7 +7,6 @@ start sizes, index and some segments are checked, and each segment again when it
 
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -71,27 +70,9 @@ class Stored(Segments):
         return tokens, supervised
 
 
-def cache() -> Path:
-    """The folder for what is kept between runs: `MLX_YODA_CACHE`, or in the user's caches.
-
-    Raises:
-        UserError: there is no home folder for it to be in.
-    """
-    own, user = os.environ.get("MLX_YODA_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    try:
-        if own:
-            return Path(own).expanduser()
-        return (Path(user) if user else Path.home() / ".cache") / "mlx-yoda"
-    except RuntimeError:
-        raise UserError(
-            "tokens are kept in a cache, for which there is no home folder; name a folder in the "
-            "environment variable MLX_YODA_CACHE"
-        ) from None
-
-
 def folder(fingerprint: str) -> Path:
     """Where the tokens of this fingerprint are, or will be."""
-    return cache() / "tokens" / fingerprint
+    return files.cache_folder() / "tokens" / fingerprint
 
 
 def cached(

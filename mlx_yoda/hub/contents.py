@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,7 +165,9 @@ def _public_names(record: Record, base: Base) -> dict[str, str]:
         names |= {output: Path(output).name, model.model_name_or_path: base.name}
         others = [data] if record.last("started").get("dataset") != data else []
         names |= {path: Path(path).name for path in (*others, model.init_adapter or "")}
-    names |= {str(cache_folder()): "cache", os.path.expanduser("~"): "~"}
+    with suppress(UserError):  # without a home folder there is no cache
+        names[str(cache_folder())] = "cache"
+    names[os.path.expanduser("~")] = "~"
     private = {path: name for path, name in names.items() if len(path) > 1 and _is_local(path)}
     return dict(sorted(private.items(), key=lambda item: -len(item[0])))
 

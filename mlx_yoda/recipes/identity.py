@@ -1,17 +1,13 @@
 """What a checkpoint belongs to: everything that changes the mathematics of a run."""
 
-import contextlib
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from mlx_yoda import files
 from mlx_yoda.config.keys import keys
 from mlx_yoda.config.schema import Config
-from mlx_yoda.data.store import cache
+from mlx_yoda.digests import digest_of
 from mlx_yoda.lora.pissa import as_saved
 from mlx_yoda.model.load import DEMO, Loaded, is_demo
 from mlx_yoda.recipes.dataset import Dataset
@@ -19,7 +15,6 @@ from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.plan import Plan
 
 _PAGES, _PAGE = 64, 4096  # of a file of weights, and their bytes
-_PIECE = 16 * 2**20  # bytes that one thread hashes at once
 
 
 def identify(config: Config, base: Loaded, data: Dataset, plan: Plan) -> Identity:
@@ -85,42 +80,12 @@ def _digest_pages(folder: Path) -> str:
 
 
 def _digest_weights(folder: Path) -> str:
-    """Of every byte of all weight files.
-
-    A file is read once: its digest is kept in the cache under its path, size and times.
-    """
+    """Of every byte of all weight files."""
     digest = sha256()
     for path in _weight_files(folder):
-        digest.update(_remembered(path.resolve()).encode())
+        digest.update(digest_of(path).encode())
     return digest.hexdigest()[:16]
 
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
-
-
-def _remembered(path: Path) -> str:
-    """The digest of a file, from the cache if neither size nor times of the file have changed."""
-    found = path.stat()
-    state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    kept = cache() / "weights" / _digest(repr(state).encode())
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if len(digest := kept.read_text()) == 64:
-            return digest
-    digest = _digest_file(path, found.st_size)
-    with contextlib.suppress(OSError):  # then it is computed again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(kept, digest)
-    return digest
-
-
-def _digest_file(path: Path, size: int) -> str:
-    """SHA-256 of the SHA-256 of a file's pieces, which several threads compute."""
-
-    def digest(start: int) -> bytes:
-        with path.open("rb") as file:
-            file.seek(start)
-            return sha256(file.read(_PIECE)).digest()
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return sha256(b"".join(pool.map(digest, range(0, size, _PIECE)))).hexdigest()

@@ -9,12 +9,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from mlx_yoda import files
+from mlx_yoda import digests, files
 from mlx_yoda.config.schema import DataConfig
 from mlx_yoda.data import fingerprint, store, streams, tokenised
 from mlx_yoda.data.formats import read_rows
@@ -126,7 +125,7 @@ def test_nothing_is_tokenised_or_read_twice(
 ) -> None:
     made = make(file, tokenizer)
     unread()
-    monkeypatch.setattr(store.files, "sha256", None)  # the file is known by size and time
+    monkeypatch.setattr(digests, "_computed", None)  # the file is known by size and time
     assert make(file, tokenizer).cached == made.cached
     monkeypatch.undo()
 
@@ -260,10 +259,10 @@ def test_a_cache_that_cannot_be(file: Path, tokenizer: Any, cache: Path) -> None
 
 
 def test_no_home_folder(file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME and passwd
     monkeypatch.delenv("MLX_YODA_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with pytest.raises(UserError, match=r"no home folder; name a folder in .*MLX_YODA_CACHE"):
+    with pytest.raises(UserError, match=r"no home folder for the cache; .*MLX_YODA_CACHE"):
         make(file, tokenizer)
     monkeypatch.setenv("MLX_YODA_CACHE", "~nobody-we-know/cache")
     with pytest.raises(UserError, match=r"no home folder"):
@@ -365,12 +364,12 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits(tmp_path: Path) -> N
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("MLX_YODA_CACHE", "~/mine")
-    assert store.cache() == Path("/home/me/mine")
+    assert files.cache_folder() == Path("/home/me/mine")
     monkeypatch.delenv("MLX_YODA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert store.cache() == Path("/caches/mlx-yoda")
+    assert files.cache_folder() == Path("/caches/mlx-yoda")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert store.cache() == Path("/home/me/.cache/mlx-yoda")
+    assert files.cache_folder() == Path("/home/me/.cache/mlx-yoda")
 
 
 def test_the_check_itself_says_what_it_found(file: Path, tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mlx_yoda import digests
 from mlx_yoda.config import schema
 from mlx_yoda.config.keys import keys
 from mlx_yoda.config.parse import load_config
@@ -100,7 +101,7 @@ def test_every_byte_of_the_base_counts_and_is_read_once(base_folder, tmp_path, c
     folder = shutil.copytree(base_folder, tmp_path / "base")
     (path,) = folder.glob("*.safetensors")
     before = identity._digest_weights(folder)
-    monkeypatch.setattr(identity, "_digest_file", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(digests, "_computed", lambda *_: pytest.fail("it was read again"))
     assert identity._digest_weights(folder) == before
     monkeypatch.undo()
     monkeypatch.setenv("MLX_YODA_CACHE", str(cache))
@@ -115,15 +116,15 @@ def test_every_byte_of_the_base_counts_and_is_read_once(base_folder, tmp_path, c
 def test_the_digest_of_a_file_is_that_of_its_pieces(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(bytes(range(256)) * 10)
-    whole = identity._digest_file(path, 2560)
-    monkeypatch.setattr(identity, "_PIECE", 1000)
-    pieces = identity._digest_file(path, 2560)
+    whole = digests._computed(path, 2560)
+    monkeypatch.setattr(digests, "_PIECE", 1000)
+    pieces = digests._computed(path, 2560)
     assert pieces != whole
     for place in (0, 1000, 2559):
         content = bytearray(bytes(range(256)) * 10)
         content[place] ^= 1
         path.write_bytes(content)
-        assert identity._digest_file(path, 2560) != pieces
+        assert digests._computed(path, 2560) != pieces
 
 
 def test_without_a_cache_it_is_read_each_time(base_folder, tmp_path, monkeypatch):
