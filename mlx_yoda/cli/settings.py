@@ -144,8 +144,7 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         metavar="FILE",
         shell_complete=_complete_config,
-        help="YAML with the sections model, lora, data and train; or one of the package's, such as "
-        "demo.",
+        help="A YAML file, or one of the package's, such as demo.",
     )(function)
 
 

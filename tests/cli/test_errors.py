@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mlx_yoda.cli.program import Program
-from mlx_yoda.model.load import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = "--output-dir {tmp}/out"
@@ -169,8 +168,7 @@ def test_an_adapter_whose_base_has_gone_says_so(invoke, adapter, tmp_path):
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         (tmp_path / name).write_bytes((adapter / name).read_bytes())
     config = tmp_path / "adapter_config.json"
-    base = str(resolve("demo"))
-    config.write_text(config.read_text().replace(base, "/nowhere/phi3"))
+    config.write_text(config.read_text().replace('"demo"', '"/nowhere/phi3"'))
     refused(invoke("generate", "--adapter", tmp_path, "Hello"), "/nowhere/phi3", "--model")
     assert invoke("generate", "--model", "demo", "--adapter", tmp_path, "Hello").exit_code == 0
     config.write_text(config.read_text().replace('"/nowhere/phi3"', "null"))

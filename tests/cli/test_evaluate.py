@@ -156,7 +156,7 @@ train: {generation_max_new_tokens: 7, output_dir: elsewhere, seed: 5}
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoint-4"])
 def test_an_adapter_brings_the_data_and_settings_of_its_run(invoke, monkeypatch, tmp_path, place):
-    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    (tmp_path / place).mkdir(parents=True)
     file = tmp_path / "run" / "config.yaml"
     file.write_text(RUN)
     config, said = settings_seen(invoke, monkeypatch, "--adapter", tmp_path / place)
