@@ -15,6 +15,7 @@ from mlx_yoda.cli.streams import redacted_streams
 from mlx_yoda.errors import SaidAlready, UserError, first_line
 from mlx_yoda.kernels import SWITCH, is_compiler_s
 from mlx_yoda.launcher import processes, rank
+from mlx_yoda.secrets import redact
 
 _COMMANDS = (
     "train", "plan", "generate", "chat", "serve", "evaluate", "report", "convert", "export", "push",
@@ -146,6 +147,11 @@ def _has_a_place() -> bool:
         return False
 
 
+def _hyphenated(name: str) -> str:
+    """`--learning_rate` as `--learning-rate`; an access token stays one, to be blotted out."""
+    return name.replace("_", "-") if redact(name) == name else name
+
+
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         click.echo(f"mlx-yoda {__version__}")
@@ -158,7 +164,7 @@ program = Program(
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
-        "token_normalize_func": lambda name: name.replace("_", "-"),  # --learning_rate too
+        "token_normalize_func": _hyphenated,
     },
     params=[
         click.Option(

@@ -138,6 +138,12 @@ def load_checkpoint(
     adapter = load_adapter(path).weights()
     different = _differences(saved, identity.fingerprints)
     if different and not force:
+        if _is_extended(saved, identity.fingerprints, step):
+            raise UserError(
+                f"{path} is the last step of a finished run, whose learning rate has run out: to "
+                f"train longer, start a new run from its adapter (--init-adapter {path} and "
+                "another --output-dir)."
+            )
         possible = _shapes(adapter) == _shapes(fresh)
         raise UserError(
             f"{path} belongs to another run: {'; '.join(different)}; use the settings of that "
@@ -147,6 +153,13 @@ def load_checkpoint(
     _check_shapes(path, _shapes(adapter), _shapes(fresh))
     moments = Moments(*(_moment(path, moment, raw, adapter) for moment in Moments._fields))
     return State(step, adapter, moments), meter, best, different
+
+
+def _is_extended(saved: Mapping[str, Any], asked: Mapping[str, Any], step: int) -> bool:
+    """Whether a finished run is asked for more steps, and for nothing else."""
+    total = "total steps"
+    finished = saved.get(total) == step < asked.get(total, 0)
+    return finished and not _differences({**saved, total: asked[total]}, asked)
 
 
 def shared_by(path: Path) -> tuple[int, int]:

@@ -94,6 +94,14 @@ def test_an_older_one_may_be_named_and_the_newer_ones_stay(configure, whole, cop
     assert names == ["checkpoint-5", "checkpoint-6"]
 
 
+def test_a_finished_run_that_is_asked_for_more_says_how(configure, copy):
+    """Its learning rate has come down to 0: with --force it would start again from there."""
+    with pytest.raises(UserError, match=r"last step of a finished run.*--init-adapter .*-6"):
+        run(configure(copy, "train.max_steps=9"), resume=True)
+    with pytest.raises(UserError, match="belongs to another run"):
+        run(configure(copy, "train.max_steps=9", "train.learning_rate=5e-3"), resume=True)
+
+
 DIFFERENT = {
     "train.learning_rate=5e-3": "train.learning_rate was 0.01 and is 0.005",
     "train.max_steps=9": "total steps was 6 and is 9",
