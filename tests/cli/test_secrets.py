@@ -91,13 +91,18 @@ def test_an_error_of_the_hub_prints_none(tmp_path):
     assert leaks(done, tmp_path) == []
 
 
-def test_a_traceback_prints_none():
+def test_a_fault_prints_and_writes_none(tmp_path):
     code = (
         "from mlx_yoda import cli; from mlx_yoda.cli.program import program\n"
         "def fail(*_, **__): raise RuntimeError('401 for ' + token)\n"
         f"token = '{OTHER}'; program.main = fail; cli.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
-    assert done.returncode == 1
+    environment = {**os.environ, "MLX_YODA_DEBUG": "1", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 70
     assert b"RuntimeError: 401 for hf_***" in done.stderr
-    assert leaks(done) == []
+    (report,) = tmp_path.glob("mlx-yoda-fault-*")
+    assert b"RuntimeError: 401 for hf_***" in report.read_bytes()
+    assert leaks(done, tmp_path) == []
