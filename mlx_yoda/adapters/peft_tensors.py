@@ -19,6 +19,8 @@ from mlx_yoda.errors import UserError
 MAGNITUDE = "base_model.model.{}.lora_magnitude_vector"  # (out,), of DoRA alone
 _MODULE = r"base_model\.model\.([\w-]{1,99}(?:\.[\w-]{1,99}){0,30})"
 _LORA = re.compile(rf"{_MODULE}\.(lora_[AB]\.weight|lora_magnitude_vector(?:\.weight)?)", re.ASCII)
+# How VeLoRA compresses activations for the backward pass; what is computed does not need it.
+_IDLE = re.compile(rf"{_MODULE}\.lora_velora_embed", re.ASCII)
 # The base's own, which PEFT saves beside an adapted or resized embedding or head.
 _BASE = re.compile(rf"{_MODULE}\.(weight|bias)", re.ASCII)
 _PATIENCE = 10.0  # seconds to find which modules are targeted; milliseconds are usual
@@ -94,6 +96,8 @@ def _sorted_out(
                 raise UserError(
                     f"{file}: {shown(name)} is DoRA's, but adapter_config.json has no use_dora."
                 )
+        elif _IDLE.fullmatch(name):
+            continue
         elif (own := _BASE.fullmatch(name)) and ".lora_" not in name:
             called = f"{own[1].removesuffix('.base_layer')}.{own[2]}"
             if called in base:
