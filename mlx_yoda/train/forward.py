@@ -147,10 +147,12 @@ def _decoder_layers(model: nn.Module) -> list[nn.Module]:
     Raises:
         UserError: it has none.
     """
-    layers = getattr(model, "layers", None)
-    if not isinstance(layers, list) or layers is not model.layers:
-        raise UserError(
-            "train.gradient_checkpointing: the layers of this architecture cannot be recomputed; "
-            "set it to false."
-        )
-    return layers
+    walked = list(getattr(model, "layers", ()))  # some models give a copy of the list they walk
+    for _, module in model.named_modules():
+        layers = module.get("layers")
+        if walked and isinstance(layers, list) and [*map(id, layers)] == [*map(id, walked)]:
+            return layers
+    raise UserError(
+        "train.gradient_checkpointing: the layers of this architecture cannot be recomputed; "
+        "set it to false."
+    )
