@@ -59,6 +59,7 @@ class Output:
         Raises:
             UserError: another run is in it.
         """
+        was_there = self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         with _locked(self.path / _LOCK) as file:
             here = f"process {os.getpid()} on {socket.gethostname()}"
@@ -67,6 +68,9 @@ class Output:
                 yield
             finally:
                 (self.path / _LOCK).unlink(missing_ok=True)
+                if not was_there:
+                    with suppress(OSError):  # it has a run in it
+                        self.path.rmdir()
 
     def begin(self, config: Config, step: int) -> JsonLines:
         """Make the folder ready for a run that starts after `step`, and open its metrics."""
@@ -203,6 +207,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.close()
             raise _in_use(path) from None
         except OSError:
             pass

@@ -112,8 +112,8 @@ def test_a_base_of_another_width_is_refused_by_tensor(base_folder, write_adapter
         open_responder(wide, str(write_adapter()))
 
 
-def test_a_base_of_another_depth_is_refused_by_tensor(write_adapter):
-    with pytest.raises(UserError, match=r"no weights for model\.layers\.2\."):
+def test_a_base_of_another_size_is_refused_by_tensor(write_adapter):
+    with pytest.raises(UserError, match=r"for model\.layers\.0\..* do not fit the model's"):
         open_responder(ModelConfig(model_name_or_path="demo"), str(write_adapter()))
 
 
