@@ -64,7 +64,7 @@ def _gemma3_rotaries(config: Config) -> tuple[Rotary, ...]:
 
 
 def _gemma3_layers(config: Config) -> tuple[dict[str, Any], list[str]]:
-    """mlx-lm knows the kinds of layers by a period: each so many-th sees all."""
+    """mlx-lm takes the kinds of layers as a period n: every n-th layer attends to all tokens."""
     _, local = _gemma3_rotaries(config)
     count, types = config.get("num_hidden_layers") or 26, config.get("layer_types")
     period = config.get("sliding_window_pattern") or 6
