@@ -74,10 +74,13 @@ def encode_in_processes(
     """
     how = {"train_on": train_on, "max_length": max_length}
     path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    program = f"from {__name__} import work; work()"
+    if sys.modules.get("torch", sys) is None:  # hidden here, so there too
+        program = f"import sys; sys.modules['torch'] = None; {program}"
     workers = [
         subprocess.Popen(
             # -P: what lies in the current folder is no library, whatever its name
-            [sys.executable, "-P", "-c", f"from {__name__} import work; work()"],
+            [sys.executable, "-P", "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_LIGHT, "PYTHONPATH": path},

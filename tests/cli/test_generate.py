@@ -1,6 +1,7 @@
 """`mlx-yoda generate` and `mlx-yoda chat`: nothing but answers on standard output."""
 
 import io
+import subprocess
 import sys
 
 import pytest
@@ -176,3 +177,19 @@ def test_on_a_terminal_a_chat_has_a_prompt_and_says_its_commands(parrot, monkeyp
 def test_a_chat_with_the_real_model(invoke, answers):
     result = invoke("chat", *DEMO, stdin=f"{PROMPTS[0]}\n/reset\n{PROMPTS[1]}\n")
     assert result.stdout == f"{answers[0]}\n{answers[1]}\n"
+
+
+def test_pytorch_is_not_imported():
+    """Where it is installed, Transformers would, for 190 MB and seconds of every command."""
+    code = (
+        "import sys\n"
+        "from mlx_yoda.cli import main\n"
+        "sys.argv[1:] = ['generate', '--model', 'demo', '--max-tokens', '2', 'hi']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print('torch._C' in sys.modules)\n"
+    )
+    pytest.importorskip("torch")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
