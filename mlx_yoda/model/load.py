@@ -24,6 +24,7 @@ from mlx_yoda.model.limits import Limits, check_tokenizer, limits_of
 from mlx_yoda.model.quantize import quantize, settle
 from mlx_yoda.model.rotary import as_before_5
 from mlx_yoda.model.tokenizer_files import TOKENIZER_FILES
+from mlx_yoda.model.tokenizer_trial import try_tokenizer
 from mlx_yoda.model.weight_files import (
     check_pointer,
     check_quantization,
@@ -155,6 +156,8 @@ def load_tokenizer_in(
         raise UserError(f"{path} has no tokenizer: copy the model's tokenizer files there.")
     for name in TOKENIZER_FILES:
         check_pointer(path / name)
+    if path.resolve() != _DEMO_FOLDER:
+        try_tokenizer(path)
     with _explained(path, "the tokenizer in"):
         tokenizer = load_tokenizer(
             path, {"trust_remote_code": trust_remote_code}, config.get("eos_token_id")
