@@ -29,7 +29,8 @@ def test_help_loads_nothing_heavy(args):
     code = (
         "import sys; sys.argv = ['mlx-yoda', *sys.argv[1:]]\n"
         "import mlx_yoda.cli, atexit\n"
-        "atexit.register(lambda: print(*{m.split('.')[0] for m in sys.modules}, file=sys.stderr))\n"
+        "loaded = lambda: {name.split('.')[0] for name, module in sys.modules.items() if module}\n"
+        "atexit.register(lambda: print(*loaded(), file=sys.stderr))\n"
         "mlx_yoda.cli.main()"
     )
     done = subprocess.run(
@@ -42,17 +43,17 @@ def test_help_loads_nothing_heavy(args):
 
 
 def test_help_is_quick():
-    """Under 0.2 s of processor time, which other programs on a busy machine do not take away."""
+    """At most four times the processor time of Python with click, on a machine of any speed."""
 
-    def seconds():
+    def seconds(*command):
         begun = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "mlx_yoda", "--help"], capture_output=True, check=True, cwd=ROOT
-        )
+        subprocess.run([sys.executable, *command], capture_output=True, check=True, cwd=ROOT)
         done = resource.getrusage(resource.RUSAGE_CHILDREN)
         return done.ru_utime + done.ru_stime - begun.ru_utime - begun.ru_stime
 
-    assert any(seconds() < 0.2 for _ in range(20))
+    pairs = [(seconds("-m", "mlx_yoda", "--help"), seconds("-c", "import click")) for _ in "12345"]
+    ours, python = map(min, zip(*pairs, strict=True))
+    assert ours < 4 * python
 
 
 def test_the_program_lists_its_commands_in_order(invoke):
