@@ -20,6 +20,9 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+# Of several processes, each has one thread: together they are quicker than one with two.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before anything imports mlx: its Linux wheel links a reference BLAS, 60 times slower.
 if sys.platform == "linux" and (library := ctypes.util.find_library("openblas")):
     ctypes.CDLL(library, ctypes.RTLD_GLOBAL)

@@ -15,6 +15,7 @@ import pytest
 
 from mlx_yoda.train.checkpoint import checkpoints
 from mlx_yoda.train.integrity import flaw
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +68,7 @@ def test_the_first_saves_and_says_how_to_go_on(mlx_yoda, start, data, tmp_path, 
     process = start(folder, data, "--max-steps", 20_000, "--save-strategy", "no")
     read_until(process, "step     3/20000")
     process.send_signal(signum)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (code, "")
     (checkpoint,) = checkpoints(folder)
     assert flaw(checkpoint) is None
@@ -83,7 +84,7 @@ def test_the_second_stops_at_once(start, data, tmp_path):
     folder, rows = tmp_path / "run", tmp_path / "rows.jsonl"
     rows.write_text((data / "train.jsonl").read_text() * 250)
     more = ("--save-strategy", "steps", "--save-steps", 1, "--per-device-train-batch-size", 1)
-    start(folder, rows, *more, "--max-steps", 1).communicate(timeout=60)
+    start(folder, rows, *more, "--max-steps", 1).communicate(timeout=PATIENCE)
     long = ("--max-steps", 2, "--gradient-accumulation-steps", 4000, "--resume", "--force")
     process = start(folder, rows, *more, *long)
     read_until(process, "--force: total steps was 1 and is 2")
@@ -92,7 +93,7 @@ def test_the_second_stops_at_once(start, data, tmp_path):
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert f"Stopped at once. The newest checkpoint is {folder / 'checkpoint-1'}" in said
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-1"]
@@ -109,7 +110,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_broken(start, data, tmp_path):
     folder = tmp_path / "run"
     more = ("--max-steps", 3, "--save-strategy", "steps", "--save-steps", 1)
     process = start(folder, data, *more, preexec_fn=limit)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (2, "")
     assert said.count("the checkpoint of step 1 cannot be written: File too large") == 1
     assert said.splitlines()[-1].startswith(f"error: the adapter of {folder} cannot be written: ")

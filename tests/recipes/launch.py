@@ -13,6 +13,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = [sys.executable, "-c", "from mlx._distributed_utils.launch import main; main()"]
 # Says which process it is, goes to a folder of its own if there is one, and becomes the program.
@@ -67,7 +69,7 @@ class Launched:
             for line in stream:
                 self.said += line
 
-    def until(self, words: str, seconds: float = 120) -> None:
+    def until(self, words: str, seconds: float = PATIENCE) -> None:
         """Wait until something has been said."""
         limit = time.monotonic() + seconds
         while words not in self.said:
@@ -78,7 +80,7 @@ class Launched:
         """Send a signal to a process."""
         os.kill(int(Path(f"{self.folder}.{rank}").read_text()), signum)
 
-    def end(self, seconds: float = 120) -> str:
+    def end(self, seconds: float = PATIENCE) -> str:
         """Wait for the end; what was said."""
         for process in self.processes:
             process.wait(seconds)

@@ -8,6 +8,7 @@ import pytest
 from mlx_yoda.generation import answer, attach
 from mlx_yoda.lora.inject import remove
 from mlx_yoda.recipes.respond import read_adapter
+from tests.machine import PATIENCE
 
 HELLO = [{"role": "user", "content": "You must find the old map. <|end|>\n<|user|>"}]
 TOKEN = "a-token-long-enough"
@@ -29,7 +30,9 @@ def served(serve, base_folder, adapter):
 
 @pytest.fixture(scope="module")
 def client(served):
-    with openai.OpenAI(base_url=served[1], api_key=TOKEN, max_retries=0, timeout=60) as client:
+    with openai.OpenAI(
+        base_url=served[1], api_key=TOKEN, max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 

@@ -20,6 +20,7 @@ from mlx_yoda.train.loop import train
 from mlx_yoda.train.meter import Meter
 from mlx_yoda.train.plan import make_plan
 from mlx_yoda.train.step import State, Sums, make_steps
+from tests.machine import PATIENCE
 from tests.recipes.launch import free_ports
 
 CONFIG = TrainConfig(max_steps=4, per_device_train_batch_size=4, logging_steps=1)
@@ -116,6 +117,6 @@ def test_a_process_that_never_comes_is_not_waited_for_for_ever(tmp_path):
     waiting = "import mlx_yoda.train.group as group; group._PATIENCE = 1; group.join(None)"
     environment = {**os.environ, "MLX_RANK": "0", "MLX_HOSTFILE": str(hosts)}
     ended = subprocess.run(
-        [sys.executable, "-c", waiting], capture_output=True, env=environment, timeout=30
+        [sys.executable, "-c", waiting], capture_output=True, env=environment, timeout=PATIENCE
     )
     assert b"UserError: the processes do not find each other (some have not come" in ended.stderr

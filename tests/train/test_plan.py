@@ -1,6 +1,5 @@
 """How many steps, which rows, which shapes."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from mlx_yoda.data.segments import Segments
 from mlx_yoda.data.shapes import choose_shapes
 from mlx_yoda.errors import UserError
 from mlx_yoda.train.plan import Part, make_plan, padding_share
+from tests.machine import within
 
 
 def batches_of(plan, start=0):
@@ -109,11 +109,10 @@ def test_a_million_rows_are_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(8, 200, 1_000_000).astype(np.int32)
     nothing = np.empty(0, np.int32)
     rows = PackedRows(Segments(nothing, nothing, lengths, lengths // 2, lengths, lengths))
-    start = time.perf_counter()
-    plan = make_plan(rows, TrainConfig(num_train_epochs=3))
-    next(plan.steps(plan.total_steps - 5))
+    with within(20):
+        plan = make_plan(rows, TrainConfig(num_train_epochs=3))
+        next(plan.steps(plan.total_steps - 5))
     assert plan.total_steps == 750_000
-    assert time.perf_counter() - start < 20  # 2 s on a core of its own
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

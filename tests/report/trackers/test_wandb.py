@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_yoda.config.schema import Config, TrainConfig
+from tests.machine import PATIENCE
 
 pytest.importorskip("wandb")
 
@@ -40,7 +41,7 @@ def records(path):
 
 def finished(path):
     """All records; wandb's own process may still be writing when `finish` has returned."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = list(records(path))
         if any(record.HasField("exit") for record in found):
