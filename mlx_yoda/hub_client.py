@@ -35,6 +35,7 @@ from mlx_yoda.secrets import redact
 
 SILENCE = 120.0  # seconds without a byte
 _TOKENS = "https://huggingface.co/settings/tokens"
+_CARD_REFUSED = "Invalid metadata in README.md"  # in which it names what is wrong
 _QUERY = re.compile(r"\?\S+")  # a storage's addresses are signed there
 _CLIENT_ERRORS = (HfHubHTTPError, RequestError, FileMetadataError, OfflineModeIsEnabled)
 _WRAPPERS = (RuntimeError, LocalEntryNotFoundError)  # around what a thread or a request raised
@@ -107,6 +108,8 @@ def explain(error: BaseException) -> tuple[str, str]:
             return f"the connection to the Hub failed ({line(error)})", "check the network"
         case HFValidationError():
             return f"the Hub takes no such name ({line(error)})", "name another"
+        case ValueError() if str(error).startswith(_CARD_REFUSED):  # it has no class of its own
+            return f"the Hub refuses the card ({line(' '.join(str(error).split()))})", ""
         case FileMetadataError() | ValueError() | AssertionError() | LookupError() | TypeError():
             why = "the Hub's answer makes no sense, as if a proxy or a log-in page answers instead"
             return why, "check the network"

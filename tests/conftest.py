@@ -106,7 +106,7 @@ def make_adapter(our_base, base_folder, tmp_path_factory):
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an idle one still takes a fifth of a core
 def browser(tmp_path_factory):
     """A headless Chromium that logs what it says and what it asks the network for."""
     if not (BROWSER and DRIVER):

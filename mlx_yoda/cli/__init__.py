@@ -5,14 +5,14 @@ import signal
 import sys
 
 from mlx_yoda.cli.streams import open_standard_streams, redacted_streams
+from mlx_yoda.pytorch import hide_pytorch
 
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 
 
 def main() -> None:
     """Run `mlx-yoda` with the arguments of this process, and exit."""
-    # Nothing here needs PyTorch, which Transformers imports where it is installed (190 MB).
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    hide_pytorch()
     has_output = open_standard_streams()
     try:
         from mlx_yoda.cli.program import program, refuse

@@ -9,6 +9,7 @@ from mlx_yoda.data import streams
 from mlx_yoda.data.rows import Row, unpacked
 from mlx_yoda.data.streams import Extent, Streamed
 from mlx_yoda.errors import UserError, first_line
+from mlx_yoda.pytorch import show_pytorch
 
 _BATCH = 1000  # rows that are unpacked at a time
 _MARKS = ("dataset_dict.json", "state.json")  # of a DatasetDict's folder, and of a Dataset's
@@ -25,6 +26,7 @@ def load_saved(folder: Path) -> dict[str, Collection[Row]]:
     Raises:
         UserError: it cannot be loaded.
     """
+    show_pytorch()  # datasets imports it where it is in `sys.modules`, hidden or not
     import datasets  # 1.5 s, and most data needs none of it
 
     try:

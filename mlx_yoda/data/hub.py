@@ -6,6 +6,7 @@ from typing import Any
 from mlx_yoda.data.arrow import rows_of
 from mlx_yoda.data.rows import Row
 from mlx_yoda.errors import UserError
+from mlx_yoda.pytorch import show_pytorch
 
 _PATIENCE = 10.0  # seconds to wait for the Hub's first answer
 
@@ -23,6 +24,7 @@ def load_hub(name: str, config_name: str | None) -> dict[str, Collection[Row]]:
     Raises:
         UserError: no such data set or configuration, no access, or no network and no cache.
     """
+    show_pytorch()  # datasets imports it where it is in `sys.modules`, hidden or not
     import datasets  # 1.5 s, and local files need none of it
 
     from mlx_yoda.hub_client import explain, limited_patience, line, raised_by_hub

@@ -12,6 +12,7 @@ from mlx_yoda.data.formats import READERS, read_rows
 from mlx_yoda.data.rows import Row
 from mlx_yoda.errors import UserError
 from mlx_yoda.files import cache_folder
+from mlx_yoda.pytorch import show_pytorch
 
 _BUILDERS = ("arrow", "csv", "json", "parquet", "text")  # those of `datasets` that give text
 _WHERE = {"name", "version", "data_dir", "data_files", "description"}  # says nothing of how to read
@@ -41,6 +42,7 @@ def load_layout(folder: Path, config_name: str | None) -> dict[str, Collection[R
     Raises:
         UserError: no such configuration, no data files, files elsewhere, or broken ones.
     """
+    show_pytorch()  # datasets imports it where it is in `sys.modules`, hidden or not
     import datasets  # 1.5 s, and most data needs none of it
 
     try:

@@ -20,6 +20,7 @@ from mlx_yoda.data.chat import Example, encode_each
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.remarks import Remark
 from mlx_yoda.errors import UserError
+from mlx_yoda.pytorch import hide_pytorch, is_hidden
 
 _BATCH = 256  # conversations that a process is given at a time
 _LIGHT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -75,8 +76,8 @@ def encode_in_processes(
     how = {"train_on": train_on, "max_length": max_length}
     path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     program = f"from {__name__} import work; work()"
-    if sys.modules.get("torch", sys) is None:  # hidden here, so there too
-        program = f"import sys; sys.modules['torch'] = None; {program}"
+    if is_hidden():
+        program = f"from {hide_pytorch.__module__} import hide_pytorch; hide_pytorch(); {program}"
     workers = [
         subprocess.Popen(
             # -P: what lies in the current folder is no library, whatever its name

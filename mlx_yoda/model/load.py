@@ -31,6 +31,7 @@ from mlx_yoda.model.weight_files import (
     check_weight_files,
     explain_names,
 )
+from mlx_yoda.pytorch import show_pytorch
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo" / "model"
@@ -229,8 +230,8 @@ def is_demo(name_or_path: str | Path) -> bool:
 def _check_config(path: Path, trust_remote_code: bool) -> dict[str, Any]:
     """What config.json says, if no model is refused for it or for code that is to run unasked."""
     config = read_config(path)
-    if trust_remote_code and sys.modules.get("torch", sys) is None:
-        del sys.modules["torch"]  # `cli.main` hides it; a model's own code may need it
+    if trust_remote_code:
+        show_pytorch()  # such code may need it
     if config.get("model_file") is not None and not trust_remote_code:
         raise UserError(
             f"{path} wants to run its own code, {config['model_file']}; if you trust it, "

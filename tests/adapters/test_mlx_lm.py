@@ -58,7 +58,7 @@ def test_tensors_that_do_not_belong_are_named(folder, tensors, message):
     [
         ({"fine_tune_type": ["full"]}, "fine_tune_type is"),
         ({"fine_tune_type": "dora"}, "down_proj has"),
-        ({"lora_parameters": {"rank": 2, "scale": float("nan")}}, "lora_parameters must hold"),
+        ({"lora_parameters": {"rank": 2, "scale": float("nan")}}, "NaN is not JSON"),
         ({"lora_parameters": {"rank": 2, "scale": 10**400}}, "lora_parameters must hold"),
         ({"lora_parameters": {"rank": 2, "scale": 1, "dropout": 2}}, "lora_parameters must hold"),
         ({"lora_parameters": {"rank": 3, "scale": 1}}, "down_proj are no pair of rank 3"),

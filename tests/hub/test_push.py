@@ -288,7 +288,7 @@ def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(
     hub.fail(method, path, silent=0.6)
     _, items, remarks = publish(folder, hub)
     assert "timed out" in remarks[0]
-    assert pauses == [1]
+    assert set(pauses) == {1}  # a slow machine's answer may be late once more
     assert hub.files("me/yoda") == {item.path: bytes_of(item) for item in items}
 
 

@@ -16,6 +16,7 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.model.convert import convert
 from mlx_yoda.model.load import resolve
 from mlx_yoda.recipes.finetune import finetune
+from mlx_yoda.recipes.overwriting import WRITTEN_FILE
 
 TIMES = {"seconds", "input_tokens_per_second", "supervised_tokens_per_second", "train_runtime"}
 TIMES |= {"peak_memory", "path", "output_dir"}
@@ -82,7 +83,7 @@ def test_a_run_leaves_an_adapter_checkpoints_metrics_and_its_configuration(whole
     names = {path.name for path in whole.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.yaml"} <= names
     assert {f"checkpoint-{step}" for step in range(1, 13)} <= names
-    assert not [name for name in names if name.startswith(".")]
+    assert [name for name in names if name.startswith(".")] == [WRITTEN_FILE]
     events = metrics(whole)
     assert [e["step"] for e in events if e["event"] == "step"] == [2, 4, 6, 8, 10, 12]
     assert [e["step"] for e in events if e["event"] == "evaluate"] == [6, 12]

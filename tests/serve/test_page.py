@@ -7,6 +7,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.machine import PATIENCE
+
 SENTENCE = "You must find <b>the old map</b>."
 WORDS = "return [...document.querySelectorAll('.words')].map((e) => e.textContent)"
 SPEAKING = "return document.querySelectorAll('.speaking').length"
@@ -41,7 +43,7 @@ def show(browser, address, width=1400, theme="light"):
 
 
 def wait(browser, condition):
-    return WebDriverWait(browser, 30, 0.05).until(condition)
+    return WebDriverWait(browser, PATIENCE, 0.05).until(condition)
 
 
 def talk(browser, sentence):

@@ -7,6 +7,7 @@ import pytest
 
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.model.sizes import sizes_of
+from mlx_yoda.train import calibration
 from mlx_yoda.train.calibration import calibrate
 from tests.machine import within
 
@@ -44,23 +45,26 @@ def test_a_width_that_no_group_divides_is_measured_as_it_is_loaded():
     assert speed.products > 0
 
 
-def test_the_speed_is_that_of_the_products():
+def test_the_speed_is_that_of_the_products(monkeypatch):
     """A pass that takes a hundred times the time tells a hundredth of the speed."""
-    from mlx_yoda.train import calibration
+    now = 0.0
 
     def passes(seconds):
-        return lambda count: lambda: time.sleep(seconds * count)
+        def run(count):
+            nonlocal now
+            now += seconds * count
 
+        return lambda count: lambda: run(count)
+
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: now)
     slow = calibration._a_second(passes(2e-3), 16, 0.3)
     fast = calibration._a_second(passes(2e-5), 1600, 0.3)
-    assert slow == pytest.approx(1 / 2e-3, rel=0.3)
-    assert fast == pytest.approx(1 / 2e-5, rel=0.3)
+    assert slow == pytest.approx(1 / 2e-3)
+    assert fast == pytest.approx(1 / 2e-5)
 
 
 def test_a_slow_machine_is_not_kept_busy():
     """Where one token takes a second, the time is not spent on all of a micro-batch."""
-    from mlx_yoda.train import calibration
-
     taken = []
 
     def passes(count):

@@ -13,7 +13,7 @@ import pytest
 from mlx_yoda.config.schema import Config, TrainConfig
 from tests.machine import PATIENCE
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 BLOCK, HEADER = 32768, 7
 
@@ -48,6 +48,13 @@ def finished(path):
             return found
         time.sleep(0.05)
     raise AssertionError(f"{path} does not end")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service():
+    """wandb's own process, which would run on until the last of all tests."""
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture
