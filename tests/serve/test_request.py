@@ -48,6 +48,7 @@ def test_what_is_said_counts():
     assert request.seed == 2**64 - 1
     assert (request.stop, request.stream, request.include_usage) == (("x",), True, True)
     assert read(max_completion_tokens=5).max_tokens == 5
+    assert read(max_completion_tokens=5, max_tokens=7).max_tokens == 5  # the newer name counts
 
 
 def test_parts_of_text_are_joined_and_developers_are_the_system():

@@ -14,7 +14,7 @@ from mlx_yoda.model.piece import Piece
 from mlx_yoda.serve import server as module
 from mlx_yoda.serve.access import Access
 from mlx_yoda.serve.request import Defaults
-from mlx_yoda.serve.server import LARGEST, Server, Service
+from mlx_yoda.serve.server import LARGEST, BoundedWriter, Server, Service
 from mlx_yoda.serve.worker import Worker
 from tests.machine import PATIENCE, within
 
@@ -121,6 +121,10 @@ def test_a_request_that_is_too_large_is_told_so(make_server, size):
     )
 
 
+def test_a_request_may_be_as_large_as_is_said(make_server):
+    assert ask(make_server(), body=json.dumps(HELLO).ljust(LARGEST))[0].status == 200
+
+
 def test_a_request_says_how_large_it_is(make_server):
     server = make_server()
     for length in (
@@ -225,6 +229,23 @@ def test_a_reader_that_stops_reading_is_hung_up_on(make_server, monkeypatch, str
             while not raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
                 time.sleep(0.05)  # until the one place is free
                 connection.recv(1)
+
+
+def test_the_waits_for_a_reader_count_together(monkeypatch):
+    """A reader that takes each piece just in time would otherwise hold a stream for ever."""
+    now, limits = [0.0], []
+
+    class Slow:
+        settimeout = limits.append
+
+        def sendall(self, content):
+            now[0] += 2.0
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    writer = BoundedWriter(Slow(), 5.0)
+    for _ in range(3):
+        writer.write(b"a piece")
+    assert limits[::2] == [5.0, 3.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from itertools import pairwise
 from threading import Thread
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_yoda.errors import UserError
@@ -117,6 +117,7 @@ def test_a_fault_in_one_answer_does_not_end_the_others(capsys):
     st.lists(st.text("ab", max_size=3), min_size=1, max_size=6),
     st.lists(st.text("ab", min_size=1, max_size=4), max_size=2),
 )
+@example(texts=["ab"], stops=["b", "a"])  # both in one piece, the later one named first
 def test_an_answer_ends_before_the_first_stop(texts, stops):
     heard = list(until(pieces_of(texts, "length"), stops))
     whole = "".join(texts)
