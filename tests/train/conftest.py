@@ -14,6 +14,7 @@ from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.data.packing import Packed
 from mlx_yoda.lora.binding import Adapter, Layers
 from mlx_yoda.lora.inject import inject
+from mlx_yoda.model.family import FamilyArgs, FamilyModel
 
 VOCABULARY = 120
 
@@ -24,11 +25,12 @@ def build(
     bits: int | None = None,
     tied: bool = False,
     dtype: mx.Dtype = mx.float32,
+    window: int | None = None,
     lora: LoraConfig | None = None,
 ) -> tuple[nn.Module, Layers]:
     """A random Phi-3 (width 64) with LoRA on all its linear layers and B away from zero."""
     mx.random.seed(0)
-    args = phi3.ModelArgs(
+    args = FamilyArgs(
         model_type="phi3",
         hidden_size=64,
         num_hidden_layers=layers,
@@ -37,8 +39,9 @@ def build(
         rms_norm_eps=1e-5,
         vocab_size=VOCABULARY,
         tie_word_embeddings=tied,
+        sliding_window=window,
     )
-    model = phi3.Model(args)
+    model = phi3.Model(args) if window is None else FamilyModel(args)
     model.set_dtype(dtype)
     if bits:
         nn.quantize(model, 32, bits)

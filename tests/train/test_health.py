@@ -23,8 +23,8 @@ CONFIG = TrainConfig(
 NAN, INF = math.nan, math.inf
 
 
-def poisoned(steps, bad, value=NAN, gradient_only=False):
-    """Steps of which some have a loss, or gradients alone, that are not finite."""
+def poisoned(steps, bad, value=NAN, only=""):
+    """Steps of which some have a loss and gradients, or one of them, that are not finite."""
     taken = []
 
     def accumulate(sums, adapter, batch, key):
@@ -33,8 +33,9 @@ def poisoned(steps, bad, value=NAN, gradient_only=False):
         if len(taken) not in bad:
             return sums
         path = next(iter(sums.gradients))
-        worse = dict(sums.gradients[path], lora_A=sums.gradients[path]["lora_A"] * value)
-        loss = sums.loss if gradient_only else sums.loss * value
+        gradient = sums.gradients[path]["lora_A"] * (1 if only == "loss" else value)
+        worse = dict(sums.gradients[path], lora_A=gradient)
+        loss = sums.loss * (1 if only == "gradient" else value)
         return sums._replace(gradients={**sums.gradients, path: worse}, loss=loss)
 
     return steps._replace(accumulate=accumulate)
@@ -57,11 +58,13 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize(("value", "gradient_only"), [(NAN, False), (INF, False), (NAN, True)])
-def test_a_step_that_is_not_finite_changes_nothing(setting, compiled, value, gradient_only):
+@pytest.mark.parametrize(
+    ("value", "only"), [(NAN, ""), (INF, ""), (NAN, "gradient"), (NAN, "loss"), (INF, "loss")]
+)
+def test_a_step_that_is_not_finite_changes_nothing(setting, compiled, value, only):
     state, plan, make = setting
     meter, states = Meter(), [state]
-    steps = poisoned(make(compiled), {2, 4}, value, gradient_only)
+    steps = poisoned(make(compiled), {2, 4}, value, only)
     for reached, _ in optimizer_steps(state, plan, steps, CONFIG, meter):
         states.append(reached)
     for step in range(1, 7):

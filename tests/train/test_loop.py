@@ -8,9 +8,9 @@ from mlx_yoda.errors import UserError
 from mlx_yoda.lora.binding import adapter_of
 from mlx_yoda.report.events import Noted, Stepped
 from mlx_yoda.train.forward import forward_of
-from mlx_yoda.train.loop import dropout_key, train
+from mlx_yoda.train.loop import dropout_key, train, with_fewer_rows
 from mlx_yoda.train.meter import Meter
-from mlx_yoda.train.plan import make_plan
+from mlx_yoda.train.plan import Part, make_plan
 from mlx_yoda.train.shortage import lacks_memory
 from mlx_yoda.train.step import State, make_steps
 
@@ -47,6 +47,16 @@ def test_out_of_memory_takes_fewer_rows_and_the_same_steps(
     assert said == [f"out of memory: going on with {n} rows at once" for n in (2, 1)]
     losses = [[e.loss for e in es if isinstance(e, Stepped)] for es in (events, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_with_fewer_rows_at_once_a_process_keeps_its_part_of_a_step(make_rows):
+    def rows(plan):
+        return [[i for batch in batches for i in batch.indices] for _, batches in plan.steps()]
+
+    plan = make_plan(make_rows(24), CONFIG, part=Part(1, 3, 3))
+    fewer = with_fewer_rows(plan, CONFIG)
+    assert (plan.micro_batch, fewer.micro_batch) == (4, 2)
+    assert rows(fewer) == rows(plan)
 
 
 def test_out_of_memory_is_an_error_where_rows_may_not_shrink(make_model, make_rows):

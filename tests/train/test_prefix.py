@@ -30,10 +30,11 @@ def sums_of(model, layers, rows, keep, prefix=None):
     return sums
 
 
+@pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("keep", [Keep.EVERYTHING, Keep.INPUT])
-def test_gradients_are_the_same(make_model, make_rows, distance, keep):
+def test_gradients_are_the_same(make_model, make_rows, distance, keep, window):
     lora = LoraConfig(layers_to_transform=[2, 3], lora_dropout=0.1)
-    model, layers = make_model(layers=4, lora=lora)
+    model, layers = make_model(layers=4, lora=lora, window=window)
     one, two, *rows = make_rows(12)
     rows.append(
         Packed(
