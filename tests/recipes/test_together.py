@@ -1,7 +1,9 @@
 """How several processes share a run; the processes themselves are in `test_distributed.py`."""
 
+import json
 from dataclasses import asdict, replace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -11,10 +13,13 @@ from mlx_yoda.data.packing import pack
 from mlx_yoda.errors import UserError
 from mlx_yoda.recipes.dataset import Dataset
 from mlx_yoda.recipes.output import Output
-from mlx_yoda.recipes.together import as_one, make_sure_of_sameness, part_of
+from mlx_yoda.recipes.together import as_one, given, make_sure_of_sameness, part_of
+from mlx_yoda.train.best import Best
 from mlx_yoda.train.checkpoint import Identity
 from mlx_yoda.train.group import Group
+from mlx_yoda.train.meter import Last, Meter
 from mlx_yoda.train.plan import Part
+from mlx_yoda.train.step import State
 
 CONFIG = Config(train=TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3))
 
@@ -97,3 +102,34 @@ def test_other_held_out_rows_are_noticed():
     theirs = agree(Two(), held_out=(1, 2, 4))["the held-out rows"]
     with pytest.raises(UserError, match="the held-out rows"):
         agree(Two(**{"the held-out rows": theirs}))
+
+
+class Second(Group):
+    """The second of two processes, which is told and given what the first one has."""
+
+    def __init__(self, state, meter, best):
+        super().__init__(1, 2)
+        self.state = state
+        self.said = json.dumps((state.step, meter.totals(), best.as_dict()))
+
+    def told(self, value):
+        return json.loads(self.said)
+
+    def given(self, tree):
+        return self.state.adapter, self.state.moments
+
+
+def test_all_begin_with_the_first_processs_weights_and_totals():
+    """The totals as well: they count the updates for AdamW, and the evaluations waited for."""
+    fresh, trained = (
+        State.fresh({"a": {"lora_A": mx.full((2, 2), n), "lora_B": mx.zeros((2, 2))}})
+        for n in (0.0, 1.0)
+    )
+    trained, meter, best = trained._replace(step=7), Meter(), Best(1.5, 4, 4, 2)
+    meter.add(1, Last(2.0, 1.0, 9, 5, 0.1))
+    meter.add(2, Last(float("nan"), 1.0, 9, 5, 0.1))
+    state, totals, found = given(Second(trained, meter, best), fresh, Meter(), Best())
+    assert state.step == 7
+    assert mx.array_equal(state.adapter["a"]["lora_A"], trained.adapter["a"]["lora_A"])
+    assert (totals.totals(), totals.skipped, found) == (meter.totals(), 1, best)
+    assert given(Group(), trained, meter, best) == (trained, meter, best)

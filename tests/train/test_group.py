@@ -86,6 +86,26 @@ def test_memory_that_runs_out_after_the_sum_ends_the_run(make_model, make_rows, 
         run(make_model, make_rows, joined, update=update)
 
 
+def test_memory_that_runs_out_as_the_sums_are_made_is_the_loops_matter(joined, monkeypatch):
+    """The others have not heard of the step, so it may be taken again with fewer rows."""
+    sums, evaluate = Sums.zero({"a": {"lora_A": mx.ones((2, 3))}}), mx.eval
+
+    def lack(*arrays):
+        monkeypatch.setattr(mx, "eval", evaluate)
+        raise RuntimeError("[malloc] Unable to allocate 1000000000 bytes.")
+
+    monkeypatch.setattr(mx, "eval", lack)
+    with pytest.raises(RuntimeError, match="malloc"):
+        joined.total(sums, 0, 7)
+    assert joined.total(sums, 0, 7)[1] == 7
+
+
+def test_the_same_wish_of_all_is_that_wish(joined):
+    """Ctrl-C in a terminal goes to all processes there."""
+    joined._wishes = mx.array([2.0, 0.0, 2.0])
+    assert joined.wished() == 2
+
+
 def test_a_wish_to_stop_is_known_after_the_step(joined):
     sums = Sums.zero({"a": {"lora_A": mx.ones((2, 3))}})
     joined.wish = 15

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,16 +95,45 @@ def test_without_the_first_one_each_says_it(sockets, ends):
         line.wait()  # comes back, since `ends` ends nothing
 
 
-def test_who_is_silent_is_lost(sockets, ends):
+def watched(sockets, ends, monkeypatch):
+    """The first process's line with 20 seconds of silence, and what lets time go by on its clock.
+
+    That comes back once the line has looked: it beats as often as two seconds have gone by.
+    """
+    now, pairs = [100.0], sockets(2)
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("mlx_yoda.train.line.time", clock)
+    line = Line(0, {1: pairs[1][0]}, ends.of(0), 20.0)
+    pairs[1][1].settimeout(PATIENCE)
+
+    def later(seconds):
+        now[0] += seconds
+        assert pairs[1][1].recv(5) == b"beat\n"
+
+    later(0)
+    return line, later
+
+
+def test_who_is_silent_is_lost(sockets, ends, monkeypatch):
     """As a process that is stopped, or whose cable is pulled."""
-    pairs = sockets(2)
-    Line(0, {1: pairs[1][0]}, ends.of(0), LIMIT)
-    began = time.monotonic()
-    with within(2 * LIMIT, time.monotonic):
-        ((_, words, code),) = ends.wait_for(1)
-    assert time.monotonic() - began >= LIMIT
-    assert words.startswith("process 1 has not been heard of for 2 seconds")
+    _, later = watched(sockets, ends, monkeypatch)
+    for _ in range(5):
+        later(4)
+        assert not ends
+    later(2)
+    ((_, words, code),) = ends.wait_for(1)
+    assert words.startswith("process 1 has not been heard of for 20 seconds")
     assert code == 2
+
+
+def test_who_was_stopped_itself_judges_nobody(sockets, ends, monkeypatch):
+    """After a machine has slept, nobody has been heard of: the others are given their time."""
+    line, later = watched(sockets, ends, monkeypatch)
+    later(1000)
+    later(2)
+    line._over = True
+    line._thread.join(10)
+    assert not ends
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -219,8 +249,11 @@ def test_a_process_is_not_taken_for_another(join):
 def test_silent_strangers_delay_nobody(join):
     (_, port, _), other, met = join(size=3)
     with ExitStack() as stack:
-        for _ in range(100):  # more than are waited for
+        first, *_ = [  # more than are waited for
             stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            for _ in range(100)
+        ]
+        assert is_hung_up_on(first)
         with within(4, time.monotonic):  # less than one of them is given to answer
             other(1)
             other(2)
