@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from mlx_yoda.data.chat import encode
@@ -137,3 +138,17 @@ def test_plain_text_is_what_its_author_has_rendered(real: Any) -> None:
     row = Conversation(None, "<|user|>\nhi<|end|>", "x:1")
     (example,) = encode([row], real, train_on="all", max_length=None).examples
     assert controls_in(example.tokens, real) == ["<|user|>", "<|end|>", "<|endoftext|>"]
+
+
+def test_the_end_of_a_sequence_is_a_control_token_even_if_it_is_not_special(
+    make_tokenizer: Any,
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|stop|>", normalized=False)])
+    tokenizer.eos_token = "<|stop|>"
+    stop = tokenizer.eos_token_id
+    assert not tokenizer.added_tokens_decoder[stop].special
+    assert controls(tokenizer).count("<|stop|>") == 1
+    kept, taken = without_end_tokens(TemplatedChat(chat("hi", "ok<|stop|>"), tokenizer))
+    assert taken == ["<|stop|>"]
+    assert kept.messages[-1]["content"] == "ok"
