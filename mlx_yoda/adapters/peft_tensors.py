@@ -23,7 +23,7 @@ _LORA = re.compile(rf"{_MODULE}\.(lora_[AB]\.weight|lora_magnitude_vector(?:\.we
 _IDLE = re.compile(rf"{_MODULE}\.lora_velora_embed", re.ASCII)
 # The base's own, which PEFT saves beside an adapted or resized embedding or head.
 _BASE = re.compile(rf"{_MODULE}\.(weight|bias)", re.ASCII)
-_PATIENCE = 10.0  # seconds to find which modules are targeted; milliseconds are usual
+_PATIENCE = 10.0  # seconds of processor time to find what is targeted; milliseconds are usual
 
 Tensors = dict[str, tuple[mx.array, mx.array]]  # path → A (r, in), B (out, r)
 
@@ -128,7 +128,7 @@ def _targeted(
     patterns, names = layers_patterns(keys), {}
     if is_all_linear(lora.target_modules):
         lora = replace(lora, target_modules=modules)
-    end = time.monotonic() + _PATIENCE
+    end = time.process_time() + _PATIENCE
     for module in modules:
         names[module] = _of_module(module, entries, lora, file)
         if not matches_target(module, lora, patterns):
@@ -136,7 +136,7 @@ def _targeted(
                 f"{file}: {shown(names[module][0])} is on a module that adapter_config.json does "
                 "not target."
             )
-        if time.monotonic() > end:
+        if time.process_time() > end:
             raise UserError(f"{file.parent}: finding what its adapter targets takes too long.")
     if patterns:
         lora = replace(lora, target_modules=modules, layers_to_transform=None)

@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import time
+from itertools import count
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -11,12 +14,15 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from mlx_yoda.adapters import peft_tensors
 from mlx_yoda.adapters.peft import load_adapter, save_adapter
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
 
 PATH = "model.layers.0.self_attn.qkv_proj"
 NAME = f"base_model.model.{PATH}.lora_A.weight"
+# Initialisations that change the base's weights too: A and B alone say nothing.
+OTHER_BASES = ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "loftq"]
 
 
 def pairs(r=2, paths=(PATH,)):
@@ -50,10 +56,16 @@ def read_tensors(folder):
     return safetensors.torch.load_file(folder / "adapter_model.safetensors")
 
 
+def test_a_busy_machine_finds_what_is_targeted(adapter, monkeypatch):
+    clock = SimpleNamespace(monotonic=count(0, 3600).__next__, process_time=time.process_time)
+    monkeypatch.setattr(peft_tensors, "time", clock)
+    assert load_adapter(adapter).tensors.keys() == {PATH}
+
+
 def test_what_is_saved_comes_back(adapter):
     loaded = load_adapter(adapter)
     assert loaded.lora == LoraConfig(r=2, target_modules=["qkv_proj"])
-    assert loaded.base_model_name_or_path == "a/base"
+    assert (loaded.base_model_name_or_path, loaded.revision) == ("a/base", "main")
     assert loaded.tensors.keys() == {PATH}
     for ours, wanted in zip(loaded.tensors[PATH], pairs()[PATH], strict=True):
         assert ours.dtype == mx.float32
@@ -112,8 +124,7 @@ def test_half_precision_files_are_read_as_float32(adapter, dtype):
         ({"bias": "lora_only"}, "bias = 'lora_only'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
-        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
-        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        *(({"init_lora_weights": way}, "init_lora_weights") for way in OTHER_BASES),
         ({"layer_replication": [[0, 1], [1, 2]]}, "layer_replication"),
         ({"lora_bias": True}, "lora_bias"),
         ({"some_future_method": {"on": 1}}, "some_future_method"),
@@ -160,6 +171,16 @@ def test_keys_that_change_nothing_are_ignored(adapter):
     idle = {"use_dora": False, "loftq_config": {}, "some_future_method": None, "peft_version": "9"}
     change_config(adapter, **idle, init_lora_weights="gaussian", layers_pattern=["layers"])
     assert load_adapter(adapter).lora == LoraConfig(r=2, target_modules=["qkv_proj"])
+
+
+def test_what_a_configuration_does_not_say_is_as_peft_has_it(adapter):
+    """Training that goes on from it drops nothing, although a new adapter of ours does."""
+    file = adapter / "adapter_config.json"
+    said = ("peft_type", "r", "lora_alpha", "target_modules")
+    keys = {key: value for key, value in json.loads(file.read_text()).items() if key in said}
+    file.write_text(json.dumps(keys))
+    want = LoraConfig(r=2, target_modules=["qkv_proj"], lora_dropout=0.0)
+    assert load_adapter(adapter).lora == want
 
 
 def test_missing_and_broken_files_are_named(adapter, tmp_path):

@@ -1,7 +1,10 @@
 """Our matching rules beside PEFT's own functions."""
 
 import re
+import time
 import warnings
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
+from mlx_yoda.config import lora_names
 from mlx_yoda.config.lora_names import matches_target, pattern_value
 from mlx_yoda.config.schema import LoraConfig
 from mlx_yoda.errors import UserError
@@ -127,6 +131,17 @@ def test_an_expression_that_would_take_for_ever_is_stopped(key, expression):
             pattern_value(path, {"no": 1, expression: 2, "else": 3}, 4)
         else:
             matches_target(path, LoraConfig(**{"target_modules": ".*", key: expression}))
+
+
+def test_a_machine_that_is_busy_is_not_taken_for_an_endless_expression(monkeypatch):
+    """Between any two looks at the clock an hour goes by, in which others compute."""
+    clock = SimpleNamespace(monotonic=count(0, 3600).__next__, process_time=time.process_time)
+    monkeypatch.setattr(lora_names, "time", clock)
+    config = LoraConfig(target_modules=r".*\.o_proj", exclude_modules="no", rank_pattern={"o.*": 2})
+    assert matches_target(PATHS[3], config) == PATHS[3].endswith(".o_proj")
+    assert pattern_value(f"a.{NAMES[1]}", config.rank_pattern, 4) == 2
+    listed = LoraConfig(target_modules=["o_proj"], layers_to_transform=[1])
+    assert matches_target("model.h.1.o_proj", listed, ["h"])
 
 
 @pytest.mark.parametrize(
