@@ -1,5 +1,7 @@
 """Choosing targets: names, regular expressions, and errors that help."""
 
+from itertools import combinations
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
@@ -69,8 +71,8 @@ def test_initialisation_is_kaiming_uniform_and_reproducible():
         assert mx.array_equal(layer.lora_A, two[path].lora_A)
         assert 0.9 * bound < mx.abs(layer.lora_A).max().item() <= bound
         assert not layer.lora_B.any()
-    first, second, *_ = one.values()
-    assert not mx.array_equal(first.lora_A[:, :64], second.lora_A[:, :64])
+    for layer, other in combinations(one.values(), 2):  # also those of one shape
+        assert not mx.array_equal(layer.lora_A[:, :64], other.lora_A[:, :64])
 
 
 def test_a_new_adapter_changes_nothing_and_can_be_taken_out():
