@@ -97,6 +97,15 @@ def test_whatever_differs_between_processes_is_named(name):
         agree(Two(**{name: "something else"}))
 
 
+def test_the_last_of_several_processes_is_looked_at_too():
+    class Three(Two):
+        def gathered(self, value):
+            return [value, *super().gathered(value)]
+
+    with pytest.raises(UserError, match="process 2 is not like process 0: the version of mlx is"):
+        agree(Three(**{"the version of mlx": "0.1"}))
+
+
 def test_other_held_out_rows_are_noticed():
     """They decide which checkpoint is best, and when to stop."""
     theirs = agree(Two(), held_out=(1, 2, 4))["the held-out rows"]
