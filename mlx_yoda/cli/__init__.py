@@ -13,6 +13,8 @@ _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 def main() -> None:
     """Run `mlx-yoda` with the arguments of this process, and exit."""
     hide_pytorch()
+    # What concerns the user is said by this program, once and in its own words.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     has_output = open_standard_streams()
     try:
         from mlx_yoda.cli.program import program, refuse

@@ -1,6 +1,7 @@
 """`mlx-yoda plan`."""
 
 import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,13 @@ _KEPT = {
 }
 
 
+def _finite(_: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse what `FloatRange` lets pass: not a number is neither below nor above a bound."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number of seconds.", param=param)
+    return value
+
+
 @click.command("plan", cls=Configured, epilog=_EXAMPLES, short_help="Plan a run's memory and time.")
 @config_options
 @settings("model.model_name_or_path", "model.quantization", "data.dataset_name")
@@ -48,6 +56,7 @@ _KEPT = {
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 60),
+    callback=_finite,
     help="How long to measure this machine's speed for; 0 predicts no time.  [5; 0 with --memory]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -179,6 +179,14 @@ def test_a_chat_with_the_real_model(invoke, answers):
     assert result.stdout == f"{answers[0]}\n{answers[1]}\n"
 
 
+def test_a_prompt_that_is_too_long_is_told_by_this_program_alone():
+    """Transformers warns of it too, in words about indexing errors."""
+    args = ["generate", "--model", "demo", "the old map " * 400]
+    done = subprocess.run([sys.executable, "-m", "mlx_yoda", *args], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
 def test_pytorch_is_not_imported():
     """Where it is installed, Transformers would, for 190 MB and seconds of every command."""
     code = (

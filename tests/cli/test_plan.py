@@ -131,6 +131,7 @@ def test_quantising_on_load_counts(phi3):
     [
         (["--memory", "much"], "write it as a size"),
         (["--memory", "0GB"], "write it as a size"),
+        (["--seconds", "nan"], "nan is not a number of seconds"),
         (["--model", "no/where/at/all"], "there is no such folder"),
     ],
 )
