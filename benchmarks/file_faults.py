@@ -95,9 +95,9 @@ def configured(folder: Path, seed: int, *more: str) -> Config:
     return load_config(None, [*options, *(f"train.{setting}" for setting in settings)], {})
 
 
-def train(config: Config, **how: bool) -> None:
+def train(config: Config, *, overwrite: bool = False) -> None:
     """`finetune` without a word."""
-    finetune(config, reporter=lambda event: None, **how)
+    finetune(config, reporter=lambda event: None, overwrite=overwrite)
 
 
 def adapter(folder: Path) -> bytes:
