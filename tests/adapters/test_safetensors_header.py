@@ -120,15 +120,15 @@ def test_a_million_keys_take_neither_time_nor_memory(tmp_path):
     file = tmp_path / "many.safetensors"
     file.write_bytes(packed(f"{{{keys}}}".encode(), bytes(4 * 10**6)))
     del keys
-    tracemalloc.start()
-    with (
-        within(1),
-        file.open("rb") as opened,
-        pytest.raises(UserError, match=r"its header has 6.,...,... byt"),
-    ):
-        read_header(opened, "a.safetensors")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with within(1):
+        tracemalloc.start()
+        with (
+            file.open("rb") as opened,
+            pytest.raises(UserError, match=r"its header has 6.,...,... byt"),
+        ):
+            read_header(opened, "a.safetensors")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert peak < 1 << 20
 
 
