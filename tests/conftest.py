@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the slow tests last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start no slow test after the time that `SLOW_TESTS_UNTIL` names, in seconds since 1970.
+
+    On a machine that is several times slower than usual, CI would be stopped without a result.
+    """
+    until = os.environ.get("SLOW_TESTS_UNTIL")
+    if until and item.get_closest_marker("slow") and time.time() > float(until):
+        pytest.skip("the machine is too slow to run all slow tests in the time there is")
 
 
 @pytest.fixture(scope="session")

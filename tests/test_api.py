@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HELLO = "You must find the old map."
 
 
+@pytest.mark.slow
 def test_they_are_functions_whatever_has_been_imported_before():
     code = (
         "import mlx_yoda.generation, mlx_yoda.evaluate, mlx_yoda.recipes.finetune, mlx_yoda\n"
@@ -54,6 +55,7 @@ def test_a_quantisation_that_cannot_be_is_refused():
         load("demo", quantization=7)
 
 
+@pytest.mark.slow
 def test_a_model_answers_as_on_the_command_line(base_folder, make_adapter):
     from click.testing import CliRunner
 
@@ -112,6 +114,7 @@ def test_what_is_wrong_is_one_sentence():
             call()
 
 
+@pytest.mark.slow
 def test_the_readme_s_example_runs_as_it_stands(tmp_path):
     readme = (ROOT / "README.md").read_text("utf-8")
     script = re.search(r"<!-- example: python -->\n```python\n(.*?)```", readme, re.DOTALL)[1]

@@ -80,6 +80,7 @@ def test_the_answer_ends_before_an_end_token_and_at_max_tokens(base, monkeypatch
     assert answer_all(base.model, tokenizer, [HELLO], max_tokens=6) == [cut]
 
 
+@pytest.mark.slow
 def test_batched_answers_are_those_given_one_by_one(base):
     one_by_one = [ask(base, messages) for messages in QUESTIONS]
     assert len(set(one_by_one)) == len(one_by_one)
@@ -91,6 +92,7 @@ def test_batched_answers_are_those_given_one_by_one(base):
     assert answer_all(base.model, base.tokenizer, [], max_tokens=20) == []
 
 
+@pytest.mark.slow
 def test_sampling_repeats_with_its_seed_only(base):
     def sampled(seed):
         return ask(base, temperature=1.5, top_p=0.95, seed=seed)

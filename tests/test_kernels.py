@@ -125,6 +125,7 @@ def test_the_user_s_own_switch_is_left_alone(temporary, monkeypatch):
     assert not (temporary / "mlx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_open, spoil_absent])
 def test_mlx_compiles_where_it_is_told_and_does_not_where_it_is_switched_off(
     temporary, monkeypatch, spoil

@@ -67,6 +67,7 @@ assert draw(0.7, 0.8) == draw(0.9, 0.8) == draw(0.7, 0.6) == draw(1.5, 0.3) > 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are not files")
 def test_other_temperatures_compile_no_other_kernels(tmp_path):
     """MLX keeps every kernel that it compiles for the CPU in the temporary directory."""

@@ -111,6 +111,7 @@ def their_base(base_folder):
     return AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
 
 
+@pytest.mark.slow
 @quick
 @given(keys=keys(), seed=st.integers(0, 99))
 def test_ours_through_peft_is_ours(our_base, their_base, keys, seed):
@@ -127,6 +128,7 @@ def test_ours_through_peft_is_ours(our_base, their_base, keys, seed):
     assert back.lora == adapter.lora
 
 
+@pytest.mark.slow
 @quick
 @given(
     keys=keys(), seed=st.integers(0, 99), dtype=st.sampled_from(["float32", "float16", "bfloat16"])
@@ -153,6 +155,7 @@ def test_pefts_through_us_is_pefts(their_base, keys, seed, dtype):
         assert (want or None) == (have or None), name  # {} and null mean the same
 
 
+@pytest.mark.slow
 @quick
 @given(keys=keys(), seed=st.integers(0, 99))
 def test_ours_through_mlx_lm_is_ours(our_base, keys, seed):
@@ -170,6 +173,7 @@ def test_ours_through_mlx_lm_is_ours(our_base, keys, seed):
         assert mx.allclose(back.tensors[path][1], b, rtol=3e-7, atol=0)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=20)
 @given(keys=keys(), seed=st.integers(0, 99))
 def test_three_runtimes_agree(our_base, base_folder, their_base, keys, seed):

@@ -114,6 +114,7 @@ def test_a_length_beyond_the_file_is_refused_without_reading(length):
     assert "it ends within its header" in refused(packed(b"{}", bytes(24), length))
 
 
+@pytest.mark.slow
 def test_a_million_keys_take_neither_time_nor_memory(tmp_path):
     entry = '"k%d":{"dtype":"F32","shape":[],"data_offsets":[%d,%d]}'
     keys = ",".join(entry % (i, 4 * i, 4 * i + 4) for i in range(10**6))
@@ -132,6 +133,7 @@ def test_a_million_keys_take_neither_time_nor_memory(tmp_path):
     assert peak < 1 << 20
 
 
+@pytest.mark.slow
 def test_the_largest_header_that_is_read_takes_bounded_memory(tmp_path):
     text = b'{"x":[' + b"[]," * ((MAX_HEADER - 20) // 3) + b"[]]}"  # the most objects for a byte
     code = (
@@ -187,6 +189,7 @@ def damaged(draw):
     return bytes(content)
 
 
+@pytest.mark.slow
 @given(
     content=st.one_of(
         damaged(), st.builds(packed, headers, st.binary(max_size=64)), st.binary(max_size=200)

@@ -2,9 +2,12 @@
 
 import sys
 
+import pytest
+
 from benchmarks.cost import main
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_table(monkeypatch, capsys):
     options = ["--widths", "32", "--rounds", "1", "--seconds", "0.05"]
     monkeypatch.setattr(sys, "argv", ["benchmarks.cost", *options])

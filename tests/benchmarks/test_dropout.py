@@ -10,6 +10,7 @@ def errors():
     return list(measure((0.0, 0.05, 0.5)))
 
 
+@pytest.mark.slow
 def test_ours_are_exact(errors):
     ours = [e for e in errors if e.contender.startswith("mlx-yoda")]
     assert len(ours) == 18

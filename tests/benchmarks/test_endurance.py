@@ -1,8 +1,11 @@
 """A run of some hundred steps holds as much at its end as before; 5,000 are a benchmark."""
 
+import pytest
+
 from benchmarks.endurance import Held, growth, measure
 
 
+@pytest.mark.slow
 def test_nothing_grows(tmp_path):
     held = measure(tmp_path / "run", 200, every=10)
     assert [one.step for one in held] == list(range(10, 201, 10))

@@ -49,6 +49,7 @@ def measured(model, **case) -> Measured:
     return Measured(**json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_four_bits_are_loaded_layer_by_layer(model):
     found = measured(model, bits=4, length=16, checkpointing=True, dtype="float32")
     assert found.weights == pytest.approx(252e6 * 5 / 16, rel=0.01)  # float32 scales and biases
@@ -58,6 +59,7 @@ def test_four_bits_are_loaded_layer_by_layer(model):
     assert found.step_resident < found.planned + SLACK
 
 
+@pytest.mark.slow
 def test_sixteen_bits_are_in_memory_once(model):
     found = measured(model, bits=None, length=16)
     assert found.weights == pytest.approx(252e6, rel=0.01)

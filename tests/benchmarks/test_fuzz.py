@@ -33,6 +33,7 @@ def test_a_fault_is_found_and_shown(tmp_path, monkeypatch, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["adapter", "config"])
 def test_a_short_run_counts_its_inputs(target, capsys):
     pytest.importorskip("atheris")

@@ -12,6 +12,7 @@ from mlx_yoda.train.recompute import Keep
 TINY = Case(width=64, depth=2, heads=4, vocabulary=300, length=64)
 
 
+@pytest.mark.slow
 def test_the_peak_is_linear_in_tokens_with_checkpointing():
     sizes = np.array([4, 8, 12, 16])
     points = [
@@ -23,6 +24,7 @@ def test_the_peak_is_linear_in_tokens_with_checkpointing():
     assert peaks[-1] > 2 * peaks[0]
 
 
+@pytest.mark.slow
 def test_checkpointing_makes_the_peak_grow_slower_with_depth():
     def growth(keep):
         peaks = [measure(replace(TINY, batch=8, depth=d), keep, 1)[1] for d in (2, 6)]
@@ -31,6 +33,7 @@ def test_checkpointing_makes_the_peak_grow_slower_with_depth():
     assert growth(Keep.INPUT) < 0.5 * growth(Keep.SOURCES)
 
 
+@pytest.mark.slow
 def test_there_is_no_step_at_the_vocabulary():
     """A few chunks' logits are alive at once, however many targets there are."""
 
@@ -42,6 +45,7 @@ def test_there_is_no_step_at_the_vocabulary():
     assert peak(192) - peak(64) < 0.3 * more_logits
 
 
+@pytest.mark.slow
 def test_resident_memory_is_flat_over_steps_of_varying_shapes():
     samples = steady(replace(TINY, batch=4), 240, 20, lambda sample: None)
     assert [sample.step for sample in samples] == list(range(20, 241, 20))
@@ -50,6 +54,7 @@ def test_resident_memory_is_flat_over_steps_of_varying_shapes():
     assert max(s.active for s in samples) < 1.05 * min(s.active for s in samples)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
     tiny = ["--hidden-size", "32", "--layers", "1", "--heads", "4"]
     main(

@@ -10,6 +10,7 @@ from mlx_yoda.config.parse import load_config
 from mlx_yoda.recipes.finetune import finetune
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     result = measure(kills=3, steps=20, seed=0, place=tmp_path)
     print(result.words())

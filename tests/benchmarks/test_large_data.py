@@ -26,6 +26,7 @@ def test_rows_are_the_same_in_both_kinds(tmp_path, kind):
     assert json.loads(other.read_text()) == rows[0]
 
 
+@pytest.mark.slow
 def test_the_loop_waits_little_for_streamed_rows(tmp_path, monkeypatch):
     """On the smallest model that there is; the bound leaves room for a busy machine."""
     monkeypatch.setattr(streams, "LARGE", 0)
@@ -40,6 +41,7 @@ def test_the_loop_waits_little_for_streamed_rows(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "tokens").glob("*/store.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_from_outside(tmp_path):
     write_rows(tmp_path / "rows.jsonl", 100, "jsonl")
     run = watch("small", configured(tmp_path / "rows.jsonl", tmp_path / "out", 40), every=0.02)

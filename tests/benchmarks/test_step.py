@@ -41,6 +41,7 @@ def peak_of(step) -> int:
     return mx.get_peak_memory() - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [Keep.SOURCES, Keep.ATTENTION, Keep.INPUT])
 def test_no_order_of_evaluation_makes_many_layers_again_at_once(keep):
     """Without the chain of `lora_product` the largest peak here is a multiple of the smallest."""

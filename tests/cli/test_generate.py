@@ -187,6 +187,7 @@ def test_a_prompt_that_is_too_long_is_told_by_this_program_alone():
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_pytorch_is_not_imported():
     """Where it is installed, Transformers would, for 190 MB and seconds of every command."""
     code = (

@@ -79,6 +79,7 @@ def test_rows_that_cannot_be_read_are_as_long_as_they_may_be(phi3):
     assert json.loads(run("--model", phi3, "--json").stdout)["time"] is None
 
 
+@pytest.mark.slow
 def test_time_is_that_of_all_steps():
     """720 rows in steps of 4 are 180 an epoch."""
     options = ("--model", "demo", "--data", "demo", "--seconds", "0.2")

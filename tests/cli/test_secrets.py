@@ -51,6 +51,7 @@ def planted(data, tmp_path) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [OWN, ODD])
 def test_a_run_writes_and_prints_none(planted, tmp_path, token):
     done = mlx_yoda(*planted, token=token)
@@ -61,6 +62,7 @@ def test_a_run_writes_and_prints_none(planted, tmp_path, token):
     assert leaks(done, tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [
@@ -80,6 +82,7 @@ def test_refusals_print_none(args):
     assert leaks(done) == []
 
 
+@pytest.mark.slow
 def test_an_error_of_the_hub_prints_none(tmp_path):
     online = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
     done = mlx_yoda(

@@ -61,6 +61,7 @@ def read_until(process: subprocess.Popen, words: str) -> str:
     raise AssertionError(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_saves_and_says_how_to_go_on(mlx_yoda, start, data, tmp_path, signum, code):
     folder = tmp_path / "my run"
@@ -79,6 +80,7 @@ def test_the_first_saves_and_says_how_to_go_on(mlx_yoda, start, data, tmp_path, 
     read_until(again, f"step {int(checkpoint.name.split('-')[1]) + 1:5}/20000")
 
 
+@pytest.mark.slow
 def test_the_second_stops_at_once(start, data, tmp_path):
     """In the middle of a step of 4,000 micro-batches, before which there is a checkpoint."""
     folder, rows = tmp_path / "run", tmp_path / "rows.jsonl"
@@ -101,6 +103,7 @@ def test_the_second_stops_at_once(start, data, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing_broken(start, data, tmp_path):
     """No file may have more than 100 kB, and the adapter has more."""
 

@@ -133,6 +133,7 @@ def test_the_program_is_named_so_that_the_shell_finds_it(monkeypatch, installed,
     assert program() == words
 
 
+@pytest.mark.slow
 def test_resume_takes_the_newest_checkpoint_or_the_one_named(invoke, short):
     assert invoke(*short).exit_code == 0
     folder = short[6]
@@ -144,6 +145,7 @@ def test_resume_takes_the_newest_checkpoint_or_the_one_named(invoke, short):
         assert (folder / "adapter_model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_overwrite_starts_again(invoke, short):
     assert invoke(*short).exit_code == 0
     result = invoke(*short, "--overwrite", "--seed", 7)
@@ -183,6 +185,7 @@ def test_odd_characters_of_an_answer_stay_off_the_terminal():
     assert max(map(len, words.splitlines())) < 220
 
 
+@pytest.mark.slow
 def test_a_reader_of_json_that_goes_away_ends_the_run_with_a_word(short):
     """As `train --json | head -1` has it."""
     command = [sys.executable, "-m", "mlx_yoda", *map(str, short), "--json"]

@@ -16,6 +16,7 @@ def losses(folder):
     return [event["loss"] for event in events if "learning_rate" in event and "loss" in event]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

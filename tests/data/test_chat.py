@@ -168,6 +168,7 @@ def test_the_notebooks_220_steps(
     assert math.ceil(len(packed) / 16) * 10 == 220
 
 
+@pytest.mark.slow
 def test_phi3_learns_the_answers_only(shared: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared / "data" / "phi-3-mini-4k-instruct")
     read = yoda(shared)

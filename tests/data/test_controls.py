@@ -88,6 +88,7 @@ def test_without_the_protection_the_attack_works(real: Any) -> None:
     assert "<|system|>" in controls_in(real.encode(text, add_special_tokens=False), real)
 
 
+@pytest.mark.slow
 def test_ordinary_rows_are_encoded_as_ever(real: Any, request: pytest.FixtureRequest) -> None:
     shared: Path = request.getfixturevalue("shared")
     rows = (DEMO.parent / "data" / "train.jsonl").read_text().splitlines()

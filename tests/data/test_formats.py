@@ -29,6 +29,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(rows=objects, escaped=st.booleans(), newline=st.sampled_from(["\n", "\r\n", "\n \n"]))
 @example(rows=[{"a": "line\u2028separator\x85\x1c"}], escaped=False, newline="\n")
 def test_jsonl_reads_what_json_wrote(

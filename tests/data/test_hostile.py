@@ -65,6 +65,7 @@ def test_a_broken_file_is_one_sentence_with_its_line(
     assert refused(tmp_path / name).startswith(said)
 
 
+@pytest.mark.slow
 def test_a_line_of_100_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"prompt": "x" * 100_000_000, "completion": "y"}) + "\n")
@@ -113,6 +114,7 @@ def test_names_and_roles_of_any_length_are_cut_short(tmp_path: Path) -> None:
     assert ":1: messages[0] has the role '\\x1b\\x1b" in refused(path)
 
 
+@pytest.mark.slow
 def test_a_chat_of_a_million_turns_is_refused_and_a_long_one_is_read(
     tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_chat_of_a_million_turns_is_refused_and_a_long_one_is_read(
     assert example.supervised.sum() == 2 * 100 + 1
 
 
+@pytest.mark.slow
 def test_a_parquet_bomb_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_held_out_rows_bring_questions(file: Path, tokenizer: Any, unread: Any) 
     assert tokenised._MOST_QUESTIONS == 1000
 
 
+@pytest.mark.slow
 def test_many_rows_are_tokenised_by_several_processes(
     file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, unread: Any
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_file_that_was_touched_or_copied_is_known_by_its_content(
     assert make(file, tokenizer).cached == make(copy, tokenizer).cached == made.cached
 
 
+@pytest.mark.slow
 def test_whatever_changes_the_tokens_makes_other_ones(
     file: Path, tokenizer: Any, make_tokenizer: Any
 ) -> None:

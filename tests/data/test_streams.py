@@ -55,6 +55,7 @@ def load(path: Path, share: float = 0.0) -> Collection[Row]:
     return load_splits(DataConfig(dataset_name=str(path), validation_split=share), 3).train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_streamed_rows_are_the_listed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -40,6 +40,7 @@ def children() -> set[int]:
     return {pid for pid in found if b"workers" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_on", ["completions", "all"])
 def test_the_same_examples_in_the_same_order(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch, train_on: Any
@@ -57,6 +58,7 @@ def test_the_same_examples_in_the_same_order(
     assert not children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_fewer_conversations_than_processes(tokenizer: Any, count: int) -> None:
     how: Any = {"train_on": "all", "max_length": None}

@@ -55,6 +55,7 @@ def check(folder: Path, kind: str) -> None:
     assert isinstance(adapter.revision, str | None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["tensors", "configuration"])
 def test_bytes(folder: Path, kind: str, file: str) -> None:
     path = folder / (TENSORS[kind] if file == "tensors" else "adapter_config.json")
@@ -92,6 +93,7 @@ def test_keys(folder: Path, kind: str) -> None:
     run()
 
 
+@pytest.mark.slow
 def test_tensors(folder: Path, kind: str) -> None:
     """Headers that are whole and data that fit them, with other names, shapes and numbers."""
     import safetensors.numpy

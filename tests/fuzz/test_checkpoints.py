@@ -43,6 +43,7 @@ def check(path: Path, kind: str) -> Any:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True], ids=["broken", "resealed"])
 @pytest.mark.parametrize(
     "name", ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors"]

@@ -39,12 +39,14 @@ def read(file: Any, content: bytes) -> None:
         assert load_config(file) == config
 
 
+@pytest.mark.slow
 @fuzzing
 @given(content=mutated(st.sampled_from(WHOLE)) | st.binary(max_size=100))
 def test_bytes(file: Any, content: bytes) -> None:
     read(file, content)
 
 
+@pytest.mark.slow
 @fuzzing
 @given(values=structured)
 def test_values(file: Any, values: dict[str, Any]) -> None:

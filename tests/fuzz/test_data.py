@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WHOLE)
 def test_bytes(folder: Any, tokenizer: Any, suffix: str) -> None:
     file = folder / f"fuzz{suffix}"
@@ -81,6 +82,7 @@ messages = st.lists(
 )
 
 
+@pytest.mark.slow
 @fuzzing
 @given(
     rows=st.lists(

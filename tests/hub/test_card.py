@@ -38,6 +38,7 @@ def change(path: Path, **keys) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | keys))
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_card_with_metadata_that_the_hub_takes(finished):
     card = ModelCard.load(finished / "README.md")
     data = card.data.to_dict()
@@ -74,6 +75,7 @@ def test_no_path_of_this_machine_is_in_it(finished):
     assert str(Path.home()) not in text
 
 
+@pytest.mark.slow
 def test_the_snippets_run_and_agree(finished, monkeypatch, capsys, tmp_path):
     (tmp_path / "yoda").symlink_to(finished)  # the card names the folder
     monkeypatch.chdir(tmp_path)
@@ -189,6 +191,7 @@ def test_a_cell_is_one_line_that_means_nothing_to_markdown(text):
     assert not set(bare) & set("`*_[]<>|~$&")
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_whatever_was_said_the_card_is_one(finished, prompt, answer):
     record = read_record(finished)

@@ -37,6 +37,7 @@ def run(hub, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(run, hub, folder):
     done = run("push", folder, "me/yoda", "--dry-run", HF_TOKEN="")
     assert done.returncode == 0, done.stderr
@@ -49,6 +50,7 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(run, hub, folder):
     assert "checkpoint-6/optimizer.safetensors" in more.stdout
 
 
+@pytest.mark.slow
 def test_a_name_that_no_hub_takes_is_refused_in_a_dry_run_too(run, hub, folder):
     done = run("push", folder, "me and/yoda", "--dry-run", HF_TOKEN="")
     assert (done.returncode, done.stdout, hub.requests) == (2, "", [])
@@ -56,6 +58,7 @@ def test_a_name_that_no_hub_takes_is_refused_in_a_dry_run_too(run, hub, folder):
     assert "'me and/yoda'" in done.stderr
 
 
+@pytest.mark.slow
 def test_pushed_and_taken_from_the_hub_the_adapter_says_the_same(run, hub, folder):
     done = run("push", folder, "me/yoda", "--private", "--message", "First words")
     assert done.returncode == 0, done.stderr
@@ -72,6 +75,7 @@ def test_pushed_and_taken_from_the_hub_the_adapter_says_the_same(run, hub, folde
     assert in_peft.stdout.strip() == theirs.stdout.strip() == ours.stdout.strip() != ""
 
 
+@pytest.mark.slow
 def test_base_and_data_of_the_hub_are_named_and_found_again(run, hub, tmp_path):
     demo = Path(resolve("demo"))
     base = {file.name: file.read_bytes() for file in demo.iterdir()}
@@ -93,6 +97,7 @@ def test_base_and_data_of_the_hub_are_named_and_found_again(run, hub, tmp_path):
     assert said.stdout.strip()
 
 
+@pytest.mark.slow
 def test_no_failed_push_says_the_token(run, hub, folder, tmp_path):
     said = f"Bearer {TOKEN} may not"
     body = f'{{"error": "{said}"}}'
@@ -113,6 +118,7 @@ def test_no_failed_push_says_the_token(run, hub, folder, tmp_path):
     assert hub.files("me/yoda") == {}
 
 
+@pytest.mark.slow
 def test_without_a_token_it_says_how_to_log_in(run, hub, folder):
     done = run("push", folder, "me/yoda", HF_TOKEN="")
     assert done.returncode == 2
@@ -123,6 +129,7 @@ def test_without_a_token_it_says_how_to_log_in(run, hub, folder):
 SNAPSHOT = "from huggingface_hub import snapshot_download as get; print(get('me/yoda'))"
 
 
+@pytest.mark.slow
 def test_through_xet_too(run, hub, folder, tmp_path):
     hub.xet = tmp_path / "store"
     done = run("push", folder, "me/yoda", HF_HUB_DISABLE_XET="")
@@ -135,6 +142,7 @@ def test_through_xet_too(run, hub, folder, tmp_path):
     assert (Path(back.stdout.strip()) / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_hub_whose_xet_store_is_out_of_order(run, hub, folder):
     done = run("push", folder, "me/yoda", HF_HUB_DISABLE_XET="")
     assert done.returncode == 2

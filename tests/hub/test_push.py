@@ -220,6 +220,7 @@ def test_what_passes_is_waited_for_and_the_commit_is_one(folder, hub, pauses, ca
     assert not [remark for remark in remarks if "sesame" in remark]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "how"),
     [

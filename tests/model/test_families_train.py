@@ -153,6 +153,7 @@ def test_recomputed_layers_are_put_back(padded_family, examples):
     assert all(layer is before for layer, before in zip(model.layers, own, strict=True))
 
 
+@pytest.mark.slow
 def test_recomputing_takes_less_memory(family_folder, examples):
     model, layers = with_adapter("Gemma 3", family_folder)
     rows = pack(examples * 20, "none", 40)

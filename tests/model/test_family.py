@@ -64,6 +64,7 @@ def test_logits_are_transformers(folder, name):
     assert distance(ours, theirs, tokens(60)) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Phi-3-mini-4k", "Phi-3-medium-4k"])
 def test_beyond_2047_tokens_the_window_slides(folder, name):
     path = folder(name)
@@ -73,6 +74,7 @@ def test_beyond_2047_tokens_the_window_slides(folder, name):
     assert distance(load_model(path)[0], theirs, ids) > 0.01, "mlx-lm's own has no window"
 
 
+@pytest.mark.slow
 def test_beyond_4096_tokens_the_long_factors_hold(folder):
     ours, theirs = both(folder("Phi-3.5-mini"))
     assert distance(ours, theirs, tokens(4100)) < 1e-4
@@ -133,6 +135,7 @@ def test_text_in_pieces_goes_on_as_in_transformers(folder, name, keys, step):
     assert found == out[0, ids.shape[1] :].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [20, 31, 32, 33])
 def test_an_answer_that_crosses_the_original_length_is_transformers(folder, length):
     """From the first token beyond it on, all of the text has the long factors."""

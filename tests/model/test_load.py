@@ -95,6 +95,7 @@ def test_a_missing_folder_is_told_from_a_hub_id(tmp_path):
         load(tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
 )

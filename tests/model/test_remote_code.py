@@ -46,6 +46,7 @@ def change(file, **keys):
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
 
 
+@pytest.mark.slow
 def test_nothing_runs_by_default(folder, planted, tmp_path):
     train = ["train", "--model", str(folder), "--data", "demo"]
     for act in (

@@ -128,6 +128,7 @@ def two(train: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
     return output, train(2, output).succeed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_processes_give_the_curve_of_one(train, two, data, tmp_path, count):
     output = two[0] if count == 2 else tmp_path / "run"
@@ -146,6 +147,7 @@ def test_only_the_first_process_speaks(two):
     assert started["processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(train, two, tmp_path):
     output = shutil.copytree(two[0], tmp_path / "run")
     for step in range(4, 9):
@@ -154,6 +156,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(train, two, tmp_path):
     assert bits(output) == bits(two[0])
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began(two, data, tmp_path):
     """And with the same settings: the checkpoint knows how many rows a step has."""
     output = shutil.copytree(two[0], tmp_path / "run")
@@ -172,6 +175,7 @@ def test_one_process_goes_on_with_what_two_began(two, data, tmp_path):
 LONG = {"train.max_steps": 20_000, "train.eval_strategy": "no", "train.save_steps": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_checkpoint_is_good(train, data, tmp_path, victim):
     run = train(2, tmp_path / "run", by_launcher=victim == 1, **LONG)
@@ -192,6 +196,7 @@ def test_a_killed_process_ends_the_others_and_the_checkpoint_is_good(train, data
         finetune(load_config(None, (), options), reporter=lambda _: None, resume=True, force=True)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_after_the_same_step(train, tmp_path):
     run = train(2, tmp_path / "run", **LONG)
     run.until("step     7/20000")
@@ -204,6 +209,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(train, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others(train, tmp_path):
     run = train(2, tmp_path / "run", by_launcher=False, **LONG)
     run.until("step     7/20000")
@@ -215,6 +221,7 @@ def test_a_process_that_hangs_ends_the_others(train, tmp_path):
     assert run.codes == {0: 2, 1: -signal.SIGKILL}
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_is_said_once(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -226,6 +233,7 @@ def test_what_one_process_refuses_is_said_once(train, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_numbers_gone_wrong_end_all(train, tmp_path):
     run = train(2, tmp_path / "run", by_launcher=False, **{"train.learning_rate": 1e30})
     said = run.end()
@@ -234,6 +242,7 @@ def test_numbers_gone_wrong_end_all(train, tmp_path):
     assert run.codes == {0: 2, 1: 2}
 
 
+@pytest.mark.slow
 def test_processes_with_other_rows_are_named(train, tmp_path):
     for rank in range(2):
         rows = [{"prompt": f"{rank} {i}", "completion": "it is"} for i in range(9)]

@@ -79,6 +79,7 @@ def whole(base_folder, rows, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_run_leaves_an_adapter_checkpoints_metrics_and_its_configuration(whole):
     names = {path.name for path in whole.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.yaml"} <= names
@@ -101,6 +102,7 @@ def test_repeating_a_run_from_its_configuration_gives_the_same_bits(whole, tmp_p
     assert metrics(tmp_path / "b") == metrics(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", range(1, 13))
 def test_a_resumed_run_is_the_run_that_never_stopped(whole, tmp_path, stopped_after):
     output = tmp_path / "run"
@@ -175,6 +177,7 @@ def test_rows_too_long_are_cut_counted_and_said_once(base_folder, rows, tmp_path
     assert len([note for note in notes if "training rows are longer" in note]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_bases_train(base_folder, rows, tmp_path, dtype):
     config = configure(
@@ -211,6 +214,7 @@ def llama_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_another_architecture_trains_too(llama_folder, rows, tmp_path):
     targets = "lora.target_modules=[q_proj, v_proj, down_proj]"
     run(configure(llama_folder, rows, tmp_path / "run", targets))
@@ -226,6 +230,7 @@ def test_quantised_bases_train(base_folder, rows, tmp_path, bits):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_only_the_upper_layer_trains_and_resumes_to_the_same_bits(base_folder, rows, tmp_path):
     config = configure(base_folder, rows, tmp_path / "run", "lora.layers_to_transform=[1]")
     run(config)

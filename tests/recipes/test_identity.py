@@ -143,6 +143,7 @@ def run(output: Path, *overrides: str, **how) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_older_version_resumes_to_the_same_bits(tmp_path):
     """Where this machine computes the bits of the one that wrote it; else to the same numbers."""
     run(tmp_path / "whole")
@@ -158,6 +159,7 @@ def test_a_checkpoint_of_an_older_version_resumes_to_the_same_bits(tmp_path):
         np.testing.assert_allclose(found, expected[key], rtol=1e-2, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_of_an_older_version_has_is_compared(tmp_path):
     with pytest.raises(UserError, match=r"train\.adam_beta2 was 0\.999 and is 0\.99;"):
         run(tmp_path / "run", "train.adam_beta2=0.99", resume=OF_TODAY / "checkpoint-2")

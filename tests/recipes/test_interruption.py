@@ -89,6 +89,7 @@ def test_a_thread_handles_none():
     assert seen == [(None, before)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_the_step_is_finished_saved_and_gone_on_from(configure, tmp_path, signum):
     """Also without any checkpoint asked for; evaluated and logged as in a run never stopped."""

@@ -31,6 +31,7 @@ def run(config, **how) -> list[str]:
     return [event.message for event in events if event.name == "note"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["none", "best_fit", "concat"])
 def test_a_streamed_run_is_the_run_in_memory_to_the_bit(configure, tmp_path, monkeypatch, packing):
     settings = (f"data.packing={packing}", "data.max_length=40", "train.num_train_epochs=2")
@@ -51,6 +52,7 @@ def test_a_streamed_run_is_the_run_in_memory_to_the_bit(configure, tmp_path, mon
     assert notes[-1].endswith(" MB), and made anew if you delete them")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reads_nothing_but_its_cached_tokens(
     configure, tmp_path, monkeypatch, streaming
 ):
@@ -82,6 +84,7 @@ def test_few_of_many_held_out_rows_are_asked_and_it_is_said(
     assert "where answers are generated, 2 of the 5 validation rows are asked" in notes
 
 
+@pytest.mark.slow
 def test_going_on_from_memory_with_streams_and_back(configure, tmp_path, monkeypatch):
     """Where the tokens are is no part of a run."""
     run(configure(tmp_path / "whole"))
@@ -96,6 +99,7 @@ def test_going_on_from_memory_with_streams_and_back(configure, tmp_path, monkeyp
     assert (output / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_damage_in_the_middle_of_a_run_is_told_and_healed(configure, tmp_path, streaming):
     run(configure(tmp_path / "whole"))
     output = tmp_path / "run"
@@ -117,6 +121,7 @@ def test_damage_in_the_middle_of_a_run_is_told_and_healed(configure, tmp_path, s
     assert (output / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_thirty_thousand_rows_of_an_arrow_folder(tmp_path, streaming, monkeypatch):
     """The small version of `benchmarks.large_data`."""
     sentences = [json.loads(line) for line in DEMO.read_text().splitlines()]

@@ -83,6 +83,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_adapter(run, tmp_path):
     assert f"weights of step {best}, the best" in card.text
 
 
+@pytest.mark.slow
 def test_it_stops_when_patience_has_run_out(run, tmp_path):
     whole = losses(run(*BEST))
     events = run(*BEST, "train.early_stopping_patience=2", folder="early")
@@ -133,6 +134,7 @@ def test_a_run_that_had_stopped_early_has_nothing_to_go_on_with(run, tmp_path):
     assert list(losses(run(*patient, resume=True))) == [before[-1] + 1]
 
 
+@pytest.mark.slow
 def test_saving_the_best_saves_only_what_is_better(run, tmp_path):
     found = losses(
         run("train.max_steps=8", "train.save_strategy=best", "train.save_total_limit=null")
@@ -223,6 +225,7 @@ def test_multiples_are_seen_in_shares_too(shares):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_a_best_checkpoint_that_is_not_intact_is_not_installed(run, tmp_path, how):
     """One flipped bit would be installed; a file cut short could never be finished with."""
@@ -249,6 +252,7 @@ def test_a_best_checkpoint_that_is_not_intact_is_not_installed(run, tmp_path, ho
     assert weights(tmp_path / "run") == weights(tmp_path / f"run/checkpoint-{last}")
 
 
+@pytest.mark.slow
 def test_metrics_that_were_damaged_cost_the_page_and_not_the_run(run, tmp_path):
     settings = ("train.max_steps=3", "train.save_total_limit=null")
     run(*settings)

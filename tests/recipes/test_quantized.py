@@ -48,6 +48,7 @@ def whole(configure, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_the_run_of_a_converted_folder(configure, base_folder, tmp_path, way):
     packed, settings = WAYS[way]

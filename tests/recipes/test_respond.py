@@ -47,6 +47,7 @@ def said(responder, **sampling):
     return "".join(responder.stream(HELLO, max_tokens=12, **sampling))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_answers_with_its_newest_intact_checkpoint(configure, tmp_path):
     folder = tmp_path / "run"
     finetune(configure(folder), reporter=lambda event: None)

@@ -50,6 +50,7 @@ def damage(checkpoint: Path, name: str, how: str) -> None:
             path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
 @pytest.mark.parametrize(
     "name", [WEIGHTS, "adapter_config.json", "optimizer.safetensors", "trainer_state.json"]
@@ -110,6 +111,7 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("override", "said"), DIFFERENT.items())
 def test_force_goes_on_with_what_has_changed_and_says_it(configure, copy, override, said):
     config = configure(copy, override)
@@ -122,6 +124,7 @@ def test_force_goes_on_with_what_has_changed_and_says_it(configure, copy, overri
     run(config, resume=True)  # the checkpoints are now this run's
 
 
+@pytest.mark.slow
 def test_what_is_the_same_stays_and_what_differs_is_replaced(configure, copy):
     """Moments of step 5 do not depend on its learning rate, the weights do."""
 
@@ -170,6 +173,7 @@ def test_shapes_cannot_be_forced(configure, copy, override):
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_quantised_base_can_be_forced(configure, copy, base_folder, tmp_path):
     convert(base_folder, tmp_path / "q", quantization=Quantization(8, 32))
     config = configure(copy, base=tmp_path / "q")

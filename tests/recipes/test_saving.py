@@ -59,6 +59,7 @@ def weights(configure, tmp_path_factory):
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_failed_save_is_told_and_tried_again(configure, tmp_path, full_disk, weights):
     """The disk is full for steps 2 to 4, and a checkpoint is due at every second step."""
     folder = tmp_path / "run"
@@ -96,6 +97,7 @@ def test_a_disk_full_to_the_end_says_what_is_left(configure, tmp_path, full_disk
     assert (tmp_path / "run" / "adapter_model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_is_made_again(configure, tmp_path, weights):
     folder = tmp_path / "run"
     events = run(configure(folder), lambda step: step == 3 and shutil.rmtree(folder))
@@ -107,6 +109,7 @@ def test_a_folder_that_is_removed_is_made_again(configure, tmp_path, weights):
     assert load_adapter(folder).tensors
 
 
+@pytest.mark.slow
 def test_old_checkpoints_that_cannot_be_removed_are_told(configure, tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

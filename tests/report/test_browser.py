@@ -43,6 +43,7 @@ def show(browser, address, width, theme):
     browser.get(address)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_all_is_drawn_and_nothing_is_too_wide(browser, report, width, theme):

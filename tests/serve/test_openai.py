@@ -48,6 +48,7 @@ def wanted(our_base, adapter):
     return said
 
 
+@pytest.mark.slow
 def test_base_and_adapter_are_two_models(client):
     assert [model.id for model in client.models.list()] == ["base", "adapter"]
     assert client.models.retrieve("adapter").owned_by == "mlx-yoda"
@@ -105,6 +106,7 @@ def test_errors_are_what_the_client_knows(client, served):
         stranger.models.list()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(serve, base_folder):
     process, _ = serve("--model", base_folder)
     process.send_signal(signal.SIGINT)

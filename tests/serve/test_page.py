@@ -56,6 +56,7 @@ def talk(browser, sentence):
     return browser.execute_script(WORDS)[before:]
 
 
+@pytest.mark.slow
 def test_both_answers_stream_in(browser, served):
     show(browser, served)
     browser.execute_script(WATCH)
@@ -73,6 +74,7 @@ def test_both_answers_stream_in(browser, served):
     assert "24 tokens" in browser.find_element(By.CSS_SELECTOR, ".figures").text
 
 
+@pytest.mark.slow
 def test_a_conversation_is_remembered_if_wanted_and_can_begin_anew(browser, served):
     show(browser, served)
     first = talk(browser, SENTENCE)
@@ -125,6 +127,7 @@ def test_the_page_runs_no_script_but_its_own(browser, served):
     assert "Content Security Policy" in browser.get_log("browser")[-1]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_too_wide_and_all_can_be_read(browser, served, contrast, width, theme):

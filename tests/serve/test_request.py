@@ -140,6 +140,7 @@ def test_a_reply_may_be_sent_back_as_openai_s_client_has_it():
     assert [m["content"] for m in read(messages=messages).messages] == ["Hello", "Hm.", "And?"]
 
 
+@pytest.mark.slow
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1))
 def test_each_seed_has_a_seed_of_mlx_of_its_own(one, other):
     assert (read(seed=one).seed == read(seed=other).seed) == (one == other)

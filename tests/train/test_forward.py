@@ -105,6 +105,7 @@ def test_the_padded_way_drops_the_same(make_model, make_rows, distance):
     assert distance(grads, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lora",
     [{"lora_dropout": 0.05}, {"lora_dropout": 0.5}, {"lora_dropout": 0.3, "use_dora": True}],

@@ -27,6 +27,7 @@ GB = 10**9
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_plan_is_within_15_percent_of_the_measured_peak(case: Case):
     measured, plan = measure(case)

@@ -76,6 +76,7 @@ def theirs(base, plan, adapter_dir, in_torch):
     return losses, weights
 
 
+@pytest.mark.slow
 def test_fifty_steps_are_those_of_peft(base, make_rows, in_torch, tmp_path):
     plan = make_plan(make_rows(40), TRAIN)
     our_losses, adapter = ours(base, plan, tmp_path)

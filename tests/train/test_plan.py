@@ -105,6 +105,7 @@ def test_the_plan_is_the_slow_ways(make_rows, count, rows_per_micro, accumulatio
     assert plan.heaviest == heaviest[1]
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(8, 200, 1_000_000).astype(np.int32)
     nothing = np.empty(0, np.int32)

@@ -32,6 +32,7 @@ print("FOUND", json.dumps([SQLiteStorage.get_logs("jedi", "yoda"),
 """
 
 
+@pytest.mark.slow
 def test_its_database_holds_the_numbers_and_the_settings(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -67,6 +67,7 @@ def alone(tmp_path, monkeypatch, offline):
     return offline
 
 
+@pytest.mark.slow
 def test_its_file_holds_the_numbers_and_the_settings(events, tmp_path, alone):
     from mlx_yoda.report.trackers.wandb import open_tracker
 
@@ -95,6 +96,7 @@ def test_its_file_holds_the_numbers_and_the_settings(events, tmp_path, alone):
     assert alone == []
 
 
+@pytest.mark.slow
 def test_without_a_login_it_says_what_to_do(tmp_path):
     """In a process of its own, since wandb reads its environment once."""
     train = ["train", "--model", "demo", "--data", "demo", "--output-dir", str(tmp_path / "out")]
