@@ -18,6 +18,14 @@ def slowness(clock: Callable[[], float]) -> float:
     return max(1.0, max(times) / _USUAL)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look again and again, until it is so."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not come to be so"
+        time.sleep(0.01)
+
+
 @contextmanager
 def within(seconds: float, clock: Callable[[], float] = time.process_time) -> Iterator[None]:
     """Assert that the block takes less than these seconds of a usual machine.

@@ -110,4 +110,4 @@ def test_errors_are_what_the_client_knows(client, served):
 def test_ctrl_c_ends_it(serve, base_folder):
     process, _ = serve("--model", base_folder)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE) == 130

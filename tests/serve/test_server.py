@@ -16,7 +16,7 @@ from mlx_yoda.serve.access import Access
 from mlx_yoda.serve.request import Defaults
 from mlx_yoda.serve.server import LARGEST, BoundedWriter, Server, Service
 from mlx_yoda.serve.worker import Worker
-from tests.machine import PATIENCE, within
+from tests.machine import PATIENCE, wait_until, within
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "base", "messages": [{"role": "user", "content": "Hello"}]}
@@ -166,11 +166,11 @@ def test_no_more_than_so_many_connections(make_server, monkeypatch):
     monkeypatch.setattr(module, "_CONNECTIONS", 3)
     server = make_server()
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
-    time.sleep(0.2)
+    wait_until(lambda: server._free._value == 0)
     assert raw(server, b"") == b""  # hung up on, at once
     for connection in held:
         connection.close()
-    time.sleep(0.2)
+    wait_until(lambda: server._free._value == 3)
     assert ask(server)[0].status == 200
 
 
@@ -191,9 +191,9 @@ def test_whoever_hangs_up_is_not_spoken_to_any_longer(make_server, monkeypatch, 
     server = make_server(base=endless) if stream else make_server(base=silent(begun, closed))
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.request("POST", CHAT, json.dumps(HELLO | {"stream": stream}), JSON)
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE)
     connection.close()
-    assert closed.wait(5)
+    assert closed.wait(PATIENCE)
 
 
 def silent(begun, closed):
@@ -281,15 +281,15 @@ def test_a_full_queue_says_when_to_come_back(make_server):
 
     def waits(request):
         begun.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         yield from spoken("done")
 
     server = make_server(waiting=1, base=waits)
     connections = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(2)]
-    for connection in connections:  # one is answered, the other waits
+    jobs = server.service.worker._jobs
+    for connection, waiting in zip(connections, (0, 1), strict=True):
         connection.request("POST", CHAT, json.dumps(HELLO), JSON)
-        assert begun.wait(5)
-        time.sleep(0.2)
+        wait_until(lambda waiting=waiting: begun.is_set() and jobs.qsize() == waiting)
     response, content = ask(server)
     go.set()
     assert response.status == 429
