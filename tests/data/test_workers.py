@@ -17,6 +17,7 @@ from mlx_yoda.data.chat import encode_each
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.workers import encode_in_processes, processes
 from mlx_yoda.errors import UserError
+from tests.machine import PATIENCE
 
 
 def chats(count: int) -> Iterator[Conversation]:
@@ -122,7 +123,7 @@ def test_one_whose_master_is_gone_ends_without_a_word(tokenizer: Any, deaf: bool
     with worker.stderr:
         assert worker.stderr.read() == b""
     worker.stdout.close()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE) == 0
 
 
 def test_what_lies_in_the_current_folder_is_no_library(

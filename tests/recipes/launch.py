@@ -84,7 +84,7 @@ class Launched:
         """Wait for the end; what was said."""
         for process in self.processes:
             process.wait(seconds)
-        self._reader.join(10)
+        self._reader.join(PATIENCE)
         return self.said
 
     def succeed(self) -> str:
@@ -112,4 +112,4 @@ class Launched:
             process.wait()
             if process.stdin:
                 process.stdin.close()
-        self._reader.join(10)
+        self._reader.join(PATIENCE)

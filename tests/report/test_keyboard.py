@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_yoda.report.keyboard import mute
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PANEL = """
@@ -48,7 +49,7 @@ def in_terminal(code, act):
         assert process.stdout.readline() == b"drawn\n"
         during = echoes(slave)
         act(process, master)
-        process.wait(60)
+        process.wait(PATIENCE)
         assert termios.tcgetattr(slave) == before
         return during, process.returncode
     finally:

@@ -64,7 +64,7 @@ def test_all_leave_together_and_the_first_one_last(sockets, ends):
     for pair in pairs.values():
         pair[0].shutdown(socket.SHUT_RDWR)  # as when its process ends
     for thread in leaving:
-        thread.join(5)
+        thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in leaving)
     assert not ends
 
@@ -132,7 +132,7 @@ def test_who_was_stopped_itself_judges_nobody(sockets, ends, monkeypatch):
     later(1000)
     later(2)
     line._over = True
-    line._thread.join(10)
+    line._thread.join(PATIENCE)
     assert not ends
 
 
@@ -146,10 +146,10 @@ def test_who_fails_is_heard_once(sockets, ends, failing):
     if failing == 1:
         assert ends.wait_for(1) == [(0, "process 1: a b c", 3)]
     else:
-        thread.join(5)
+        thread.join(PATIENCE)
     for pair in pairs.values():
         pair[0].shutdown(socket.SHUT_RDWR)  # the first process ends
-    thread.join(5)
+    thread.join(PATIENCE)
     silent = [(rank, "", 3) for rank in (1, 2) if rank != failing]
     assert [end for end in ends.wait_for(2) if end[0]] == silent
     assert told == [failing == 1]
@@ -165,7 +165,7 @@ def test_the_same_failure_of_all_is_said_by_the_first_one(sockets, ends):
     assert first.fail("no such file", 2) is False
     time.sleep(1.2)  # it would have said it for the other by now
     pairs[1][0].shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(PATIENCE)
     assert told == [True]
     assert not ends
 
@@ -187,13 +187,13 @@ def join(ends):
             target=lambda: opened.append(open_line(0, size, first_says, addresses, ends.of(0)))
         )
         thread.start()
-        assert asked.wait(5)
+        assert asked.wait(PATIENCE)
 
         def other(rank):
             opened.append(open_line(rank, size, lambda _: said, (), ends.of(rank)))
 
         def met():
-            thread.join(10)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
             return sorted(next(line for line in opened if line._rank == 0)._peers)
 
