@@ -16,7 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = {
     "errors": 0, "config": 0, "files": 0, "secrets": 0, "launcher": 0,
-    "digests": 0, "hub_client": 0, "kernels": 0, "pytorch": 0, "strict_json": 0,
+    "child": 0, "digests": 0, "hub_client": 0, "kernels": 0, "pytorch": 0, "strict_json": 0,
     "data": 1, "model": 1, "lora": 1, "adapters": 1, "report": 1, "demo": 1,
     "machine": 1,
     "train": 2, "generation": 2, "evaluate": 2, "hub": 2, "serve": 2,
@@ -48,8 +48,8 @@ OWNERS = {
 }  # fmt: skip
 NUMPY_ONLY = "data"
 LIGHT = (
-    "errors", "files", "kernels", "launcher", "pytorch", "secrets", "strict_json", "config",
-    "__init__",
+    "child", "errors", "files", "kernels", "launcher", "pytorch", "secrets", "strict_json",
+    "config", "__init__",
 )  # fmt: skip
 HEAVY = {"mlx", "mlx_lm", "numpy", "transformers", "datasets", "huggingface_hub", "rich"}
 

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 
+from mlx_yoda.child import python_command, python_environment
 from mlx_yoda.data.chat import Example, encode_each
 from mlx_yoda.data.columns import Conversation
 from mlx_yoda.data.remarks import Remark
 from mlx_yoda.errors import UserError
-from mlx_yoda.pytorch import hide_pytorch, is_hidden
 
 _BATCH = 256  # conversations that a process is given at a time
 _LIGHT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -74,17 +74,12 @@ def encode_in_processes(
         UserError: as `encode_each`, or one of the processes was ended.
     """
     how = {"train_on": train_on, "max_length": max_length}
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    program = f"from {__name__} import work; work()"
-    if is_hidden():
-        program = f"from {hide_pytorch.__module__} import hide_pytorch; hide_pytorch(); {program}"
     workers = [
         subprocess.Popen(
-            # -P: what lies in the current folder is no library, whatever its name
-            [sys.executable, "-P", "-c", program],
+            python_command(f"from {__name__} import work; work()"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_LIGHT, "PYTHONPATH": path},
+            env=python_environment(**_LIGHT),
             start_new_session=True,  # Ctrl-C is for the master
         )
         for _ in range(count)

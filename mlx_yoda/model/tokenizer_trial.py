@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_yoda import files
+from mlx_yoda.child import python_command, python_environment
 from mlx_yoda.errors import UserError
 
 _SECONDS = 20  # of processor time
@@ -46,15 +47,13 @@ def try_tokenizer(folder: Path) -> None:
     with suppress(OSError):
         if passed is not None and passed.is_file():
             return
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     program = f"from {__name__} import trial; trial()"
     trial = subprocess.Popen(
-        # -P: what is in the current folder is no library, whatever its name
-        [sys.executable, "-P", "-c", program, str(folder), str(_SECONDS), str(_MEMORY)],
+        python_command(program, folder, _SECONDS, _MEMORY),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path},
+        env=python_environment(TOKENIZERS_PARALLELISM="false"),
         start_new_session=True,  # Ctrl-C is for the master
     )
     try:
